@@ -1,3 +1,61 @@
-"""ibidem."""
+"""ibidem: the layer between a model's tool calls and the tools.
+
+Wrap a LangChain tool, a LangGraph `ToolNode`, a graph that is already compiled, or a plain function, and every call
+runs once, apart, and never wrong: no read is stale after the agent's own write, no error is remembered, no approval is
+replayed, nobody gets another user's data.
+
+    graph = ibidem.wrap(graph, reads=["get_*", "search_*"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ibidem.core.call import Call, Inner, Layer, Outcome
+from ibidem.core.effects import Effect, Live, Nested, Pure, Read, Write
+from ibidem.core.faults import Fault
+from ibidem.guard import Bound, Guard
+from ibidem.report.events import Event, IbidemWarning
+from ibidem.report.statistics import Stats
+from ibidem.stores.memory import Memory
+from ibidem.stores.protocol import Entry, Store
+from ibidem.wrapping import guard_of, wrap
+
+if TYPE_CHECKING:
+    from ibidem.langgraph import ToolNode
 
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Bound",
+    "Call",
+    "Effect",
+    "Entry",
+    "Event",
+    "Fault",
+    "Guard",
+    "IbidemWarning",
+    "Inner",
+    "Layer",
+    "Live",
+    "Memory",
+    "Nested",
+    "Outcome",
+    "Pure",
+    "Read",
+    "Stats",
+    "Store",
+    "ToolNode",
+    "Write",
+    "guard_of",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import LangGraph only for those who ask for its node."""
+    if name == "ToolNode":
+        from ibidem.langgraph import ToolNode
+
+        return ToolNode
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The core: plain objects that decide; no framework is imported below this folder."""

@@ -1,0 +1,205 @@
+"""Calls and their outcomes: what passes through the layers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from ibidem.core.effects import Effect, Scope
+from ibidem.core.resources import Cell
+
+if TYPE_CHECKING:
+    from ibidem.core.faults import Fault
+    from ibidem.core.flights import Flight
+    from ibidem.core.runtime import Runtime
+
+How = Literal["ran", "memo", "shared"]
+"""How an outcome came: the tool ran, the memo had it, or another caller's run was shared."""
+
+
+class Key(NamedTuple):
+    """What a remembered result is found by, and what identical calls under way share."""
+
+    identity: str
+    """The tool, exactly."""
+    partition: tuple[str, ...]
+    """Who may be given the result."""
+    arguments: bytes
+
+
+class Asker(NamedTuple):
+    """On whose behalf a call is made."""
+
+    conversation: tuple[str, str]
+    """Its kind (`thread`, `run`, `process`) and its id."""
+    user: str | None = None
+
+    def looks_at(self, scope: Scope) -> tuple[Cell, ...]:
+        """The cells that a read of this scope looks at because of who asks."""
+        own: Cell = ("conversation", *self.conversation)
+        if scope == "conversation":
+            return (own,)
+        return (own, ("anyone",)) if self.user is None else (own, ("anyone",), ("user", self.user))
+
+    def raises(self) -> tuple[Cell, ...]:
+        """The cells that an undeclared call raises.
+
+        A conversation without a thread is not found again: what changed in it is told to its user, or to everyone.
+        """
+        own: Cell = ("conversation", *self.conversation)
+        if self.conversation[0] == "thread":
+            return (own,)
+        return (own, ("anyone",)) if self.user is None else (own, ("user", self.user))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as one guard knows it."""
+
+    name: str
+    effect: Effect
+    origin: str
+    """Where the effect was declared."""
+    identify: Callable[[], str]
+    """Gives the identity as of now: a function that it names may have been redefined."""
+    parameters: frozenset[str] | None
+    """The names of its arguments; None if it takes any."""
+    reason: str | None = None
+    """Why its results are not remembered although its effect would allow it."""
+    function: Any = None
+    """The function behind it; where that is wrapped too, a call of the tool passes it without being seen again."""
+    shareable: Callable[[Any], bool] = lambda _: True
+    """Whether a result may be given to another call: not if it carries an id of this one."""
+
+    def replace(self, **changes: Any) -> Tool:
+        """Make a tool with some fields changed."""
+        return replace(self, **changes)
+
+
+class Work:
+    """The execution of one call, which may outlive whoever waits for it."""
+
+    __slots__ = ("entered", "flight", "held", "running")
+
+    def __init__(self) -> None:
+        self.flight: Flight | None = None
+        """The flight that it leads."""
+        self.held: frozenset[Cell] = frozenset()
+        """The cells that it holds open."""
+        self.entered = False
+        """Whether its body has reached the wrapped function that stands for the tool: one call passes a guard once."""
+        self.running: Callable[[Callable[[Outcome | None], None]], None] | None = None
+        """Where the work went on alone: takes a function that is given the outcome, or None if it never began."""
+
+    def when_ended(self, tell: Callable[[Outcome | None], None]) -> None:
+        """Call `tell` when the work has really ended: now, unless it goes on in a thread."""
+        if self.running is None:
+            tell(None)
+        else:
+            self.running(tell)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One call of a tool."""
+
+    tool: Tool
+    arguments: Mapping[str, Any]
+    """Validated, by name, without what the framework injects."""
+    asker: Asker
+    runtime: Runtime
+    body: Callable[[], Any]
+    """Runs the tool; a coroutine function if `awaits`."""
+    awaits: bool
+    key: Key | None = None
+    """None: neither remembered nor merged."""
+    reason: str | None = None
+    """Why there is no key although the effect would allow one."""
+    cells: tuple[Cell, ...] = ()
+    """What a read looks at for its resources."""
+    asking: tuple[Cell, ...] = ()
+    """What a read looks at for who asks; an undeclared call of the same conversation raises it."""
+    behind: bool = False
+    """Whether an earlier call of its turn may change what it reads: it is then neither served nor merged."""
+    parent: Call | None = None
+    """The call in whose body it was made."""
+    work: Work = field(default_factory=Work)
+
+    @property
+    def effect(self) -> Effect:
+        return self.tool.effect
+
+    @property
+    def ancestors(self) -> Iterator[Call]:
+        """The calls in whose bodies it was made, innermost first."""
+        above = self.parent
+        while above is not None:
+            yield above
+            above = above.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: a value or a fault, and how it came."""
+
+    value: Any = None
+    fault: Fault | None = None
+    how: How = "ran"
+    age: float = 0.0
+    """Seconds since the value was read."""
+    elapsed: float = 0.0
+    """Seconds that this call took; for a replayed one, those that the run took."""
+
+    def unwrap(self) -> Any:
+        """Give the value.
+
+        Raises:
+            Exception: What the tool raised.
+        """
+        if self.fault is not None:
+            raise self.fault.exception
+        return self.value
+
+
+class Inner(Protocol):
+    """The rest of the chain, as a layer sees it."""
+
+    def __call__(self, call: Call, /) -> Awaitable[Outcome]: ...
+
+
+class Layer(Protocol):
+    """One step between a call and its tool.
+
+    A layer is a value, written once: it is async in form, and reaches the world only through `call.runtime`, so that
+    it serves synchronous callers too. It answers with an outcome; exceptions that cross it are control flow.
+    """
+
+    def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]: ...
+
+
+current: ContextVar[Call | None] = ContextVar("ibidem_current_call", default=None)
+"""The call in whose body we are."""
+
+
+def passing(function: Any) -> bool:
+    """Whether a wrapped function is reached as the very thing the current call is a call of; true once a call."""
+    call = current.get()
+    if call is None or call.tool.function is not function or call.work.entered:
+        return False
+    call.work.entered = True
+    return True
+
+
+@contextlib.contextmanager
+def within(call: Call) -> Iterator[None]:
+    """Make a call the parent of what is called here."""
+    token = current.set(call)
+    try:
+        yield
+    finally:
+        # A coroutine that is torn down with its loop is closed in another context, which keeps its own value.
+        with contextlib.suppress(ValueError):
+            current.reset(token)

@@ -1,0 +1,293 @@
+"""Effects: what a call does to the world. Every other behaviour follows from the effect."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+from ibidem.core.resources import EVERYTHING, Resource, Spec, Template, parse_answer
+
+T = TypeVar("T")
+
+Scope = Literal["conversation", "user", "shared"]
+"""Who may be given a remembered result: the conversation that read it, every conversation of its user, or everybody."""
+
+TTL = float | str | timedelta | None
+"""A time to live: seconds, a text such as `"10m"`, a `timedelta`, or None for "until a write"."""
+
+READ_TTL = 300.0
+"""Seconds a `Read` is remembered by default: what both caches that agents are mostly given today use."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
+
+MARK = "__ibidem_effect__"
+"""The attribute under which a decorated function or tool carries its effect."""
+
+
+def seconds(value: TTL, *, what: str = "ttl") -> float | None:
+    """Read a duration as seconds.
+
+    Raises:
+        ValueError: It is not a positive, finite time.
+    """
+    if value is None:
+        return None
+    advice = "give seconds, a text such as '30s', '10m', '2h' or '7d', a timedelta, or None"
+    if isinstance(value, timedelta):
+        result = value.total_seconds()
+    elif isinstance(value, str):
+        match = _AMOUNT.fullmatch(value)
+        if match is None:
+            raise ValueError(f"{what}={value!r} is not a time: {advice}")
+        result = float(match[1]) * _UNITS[match[2]]
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        result = float(value)
+    else:
+        raise ValueError(f"{what}={value!r} is not a time: {advice}")
+    if not math.isfinite(result) or result <= 0:
+        raise ValueError(f"{what}={value!r} makes no sense: {advice}; what is never remembered is Live()")
+    return result
+
+
+def reject_unknown(owner: str, unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that do not exist, and name the likely ones.
+
+    Raises:
+        TypeError: There are any.
+    """
+    known = list(known)
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}=?" if near else f"it takes {', '.join(known) or 'none'}"
+        raise TypeError(f"{owner} has no option {name!r}: {hint}")
+
+
+class Effect:
+    """What a call does to the world: `Pure`, `Read`, `Live`, `Write`, `Nested` or `Undeclared`.
+
+    An effect is a value, and a decorator: `@Read("order:{order_id}")` above a function or a tool declares it there.
+    """
+
+    remembered: ClassVar[bool] = False
+    """Whether results may be kept for later calls."""
+    changes: ClassVar[bool] = False
+    """Whether the call may change what others read."""
+    options: ClassVar[tuple[str, ...]] = ()
+
+    resources: tuple[Template | Callable[..., Any], ...] = ()
+    ttl: float | None = None
+    scope: Scope = "conversation"
+    scope_spelled: bool = False
+    """Whether the scope was written down rather than left at its default."""
+    identity: str | None = None
+    merge: bool = False
+    also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None
+    is_error: Callable[[Any], bool] | None = None
+
+    def __call__(self, target: T) -> T:
+        """Declare this effect on a function or tool, and return that very object."""
+        if isinstance(target, type) or not callable(target) and not hasattr(target, "invoke"):
+            raise TypeError(f"@{self!r} declares a function or a tool, not {target!r}")
+        marked = vars(target) if hasattr(target, "invoke") else getattr(target, "__dict__", None)
+        if marked is None or not isinstance(marked, dict):
+            raise TypeError(
+                f"{target!r} cannot carry an effect: declare it by name, Guard(effects={{{_name(target)!r}: {self!r}}})"
+            )
+        marked[MARK] = self
+        return target
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self)))
+
+    def __repr__(self) -> str:
+        shown = [repr(r.text) if isinstance(r, Template) else _name(r) for r in self.resources]
+        for option in self.options:
+            value = getattr(self, option)
+            if value != getattr(type(self), option):
+                shown.append(f"{option}={_name(value) if callable(value) else value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of the arguments that its templates need."""
+        templates = [r for r in self.resources if isinstance(r, Template)]
+        return frozenset().union(*(t.fields for t in templates))
+
+    def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...] | None:
+        """Name the resources of one call; None if a callable of the user's failed to say.
+
+        Arguments: the validated ones, by name.
+        """
+        found: list[Resource] = []
+        for resource in self.resources:
+            if isinstance(resource, Template):
+                found.extend(resource.fill(arguments))
+            else:
+                try:
+                    found.extend(parse_answer(resource(arguments)))
+                except Exception:
+                    return None
+        return tuple(found)
+
+    def touched_also(self, arguments: Mapping[str, Any], result: Any) -> tuple[Resource, ...] | None:
+        """Name what only the result tells; None if the user's callable failed to say."""
+        if self.also is None:
+            return ()
+        try:
+            return parse_answer(self.also(arguments, result))
+        except Exception:
+            return None
+
+    def _keep(self, **given: Any) -> None:
+        """Set the options, leaving defaults to the class so that `repr` and equality stay short."""
+        for name, value in given.items():
+            if value != getattr(type(self), name):
+                setattr(self, name, value)
+
+    def _set_scope(self, scope: Scope | None) -> None:
+        if scope is None:
+            return
+        if scope not in get_args(Scope):
+            raise ValueError(f"scope={scope!r} is unknown: it is one of {', '.join(get_args(Scope))}")
+        self.scope = scope
+        self.scope_spelled = True
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "__name__", None) or getattr(value, "name", None) or repr(value))
+
+
+def _specs(specs: tuple[Spec, ...]) -> tuple[Template | Callable[..., Any], ...]:
+    return tuple(s if callable(s) else Template.parse(s) for s in specs)
+
+
+class Pure(Effect):
+    """The result depends on the arguments alone: remembered, merged, never forgotten by a write.
+
+    Args:
+        ttl: How long it is remembered; None, the default, for ever.
+        scope: Who may be given the result.
+        identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
+        is_error: Tells whether a result reports an error; such results are not remembered.
+    """
+
+    remembered = True
+    merge = True
+    options = ("ttl", "scope", "identity", "is_error")
+
+    def __init__(
+        self,
+        *,
+        ttl: TTL = None,
+        scope: Scope | None = None,
+        identity: str | None = None,
+        is_error: Callable[[Any], bool] | None = None,
+        **unknown: Any,
+    ) -> None:
+        reject_unknown("Pure", unknown, self.options)
+        self._keep(ttl=seconds(ttl), identity=identity, is_error=is_error)
+        self._set_scope(scope)
+
+
+class Read(Effect):
+    """The result depends on resources: remembered until a write touches one of them or the TTL ends.
+
+    Args:
+        *resources: Templates such as `"order:{order_id}"`, or callables `arguments -> resources`. None at all means
+            `"*"`: any write forgets it.
+        ttl: How long it is remembered; five minutes by default, None for "until a write".
+        also: `(arguments, result) -> resources`: what only the result tells that it depends on.
+        scope: Who may be given the result.
+        identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
+        is_error: Tells whether a result reports an error; such results are not remembered.
+    """
+
+    remembered = True
+    merge = True
+    ttl = READ_TTL
+    options = ("ttl", "also", "scope", "identity", "is_error")
+
+    def __init__(
+        self,
+        *resources: Spec,
+        ttl: TTL = READ_TTL,
+        also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None,
+        scope: Scope | None = None,
+        identity: str | None = None,
+        is_error: Callable[[Any], bool] | None = None,
+        **unknown: Any,
+    ) -> None:
+        reject_unknown("Read", unknown, self.options)
+        self.resources = _specs(resources)
+        self._keep(ttl=seconds(ttl), also=also, identity=identity, is_error=is_error)
+        self._set_scope(scope)
+
+    def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...] | None:
+        return super().touched(arguments) if self.resources else (EVERYTHING,)
+
+
+class Live(Effect):
+    """Harmless, and different every time: never remembered.
+
+    Args:
+        merge: Whether identical calls under way at the same time may share one run.
+    """
+
+    options = ("merge",)
+
+    def __init__(self, *, merge: bool = False, **unknown: Any) -> None:
+        reject_unknown("Live", unknown, self.options)
+        self._keep(merge=merge)
+
+    def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...]:  # noqa: ARG002
+        return (EVERYTHING,)
+
+
+class Write(Effect):
+    """The call changes resources: never remembered or merged; what it touches is forgotten, everywhere.
+
+    Args:
+        *resources: Templates, or callables `arguments -> resources`. None at all means `"*"`.
+        also: `(arguments, result) -> resources`: what only the result tells that it changed. While the call runs, and
+            if it fails to answer, that is taken to be everything.
+    """
+
+    changes = True
+    options = ("also",)
+
+    def __init__(
+        self,
+        *resources: Spec,
+        also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None,
+        **unknown: Any,
+    ) -> None:
+        reject_unknown("Write", unknown, self.options)
+        self.resources = _specs(resources)
+        self._keep(also=also)
+
+    def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...] | None:
+        return super().touched(arguments) if self.resources or self.also else (EVERYTHING,)
+
+
+class Nested(Effect):
+    """The call runs other calls, a sub-agent say, and changes nothing itself: its inner calls speak for themselves."""
+
+    def __init__(self, **unknown: Any) -> None:
+        reject_unknown("Nested", unknown, self.options)
+
+
+class Undeclared(Effect):
+    """Nothing is known: it runs as without ibidem and, as it may change anything, forgets its conversation's reads."""
+
+    changes = True
+
+
+UNDECLARED = Undeclared()

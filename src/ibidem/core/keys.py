@@ -1,0 +1,148 @@
+"""Keys: an exact text for the arguments of a call, or a refusal.
+
+Injective: two values have one text only if they are the same value of the same type. Plain JSON values take a short
+way through the C encoder; everything else is written as a JSON object with one key that begins with NUL, and a
+dictionary that has such a key itself is written that way too, so nothing can pretend to be a tag.
+
+Rejected alternatives: `repr` and `default=str` (two values, one text), pickle (one value, two texts), orjson (NaN and
+None are one text, integers from 2**64 are refused).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+from zoneinfo import ZoneInfo
+
+_DEPTH = 100
+"""Levels of nesting beyond which a value is refused: far below the recursion limit, far above real arguments."""
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_encode = json.JSONEncoder(
+    ensure_ascii=False,  # escapes would give a pair of lone surrogates and the character they spell one text
+    sort_keys=True,
+    separators=(",", ":"),
+    check_circular=False,  # the walk below has a depth
+).encode
+
+
+class NoExactKey(ValueError):  # noqa: N818
+    """A value that has no exact encoding; the message names it."""
+
+
+def canonical(arguments: Mapping[str, Any]) -> bytes:
+    """Encode the arguments of a call, exactly: key order does not matter, types and values do.
+
+    Args:
+        arguments: By name.
+
+    Raises:
+        NoExactKey: A value has no exact encoding; the call is then not remembered.
+    """
+    for value in arguments.values():
+        if type(value) not in _SCALARS:
+            break
+    else:
+        return _text(arguments)
+    ready = {}
+    for name, value in arguments.items():
+        try:
+            ready[name] = _exact(value, _DEPTH)
+        except Exception as problem:  # a hostile value may raise anything while it is looked at
+            raise NoExactKey(f"argument {name!r}: {problem}") from None
+    return _text(ready)
+
+
+def _text(ready: Mapping[str, Any]) -> bytes:
+    try:
+        return _encode(ready).encode("utf-8", "surrogatepass")
+    except ValueError as problem:  # an integer past the interpreter's limit of digits
+        raise NoExactKey(str(problem)) from None
+
+
+def exact(value: Any) -> bytes:
+    """Encode one value of any supported type.
+
+    Raises:
+        NoExactKey: It has no exact encoding.
+    """
+    return canonical({"": value})
+
+
+def _exact(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if depth == 0:
+        raise NoExactKey(f"nested deeper than {_DEPTH} levels")
+    if kind is list:
+        return [_exact(element, depth - 1) for element in value]
+    if kind is dict:
+        if all(type(name) is str and name[:1] != "\0" for name in value):
+            return {name: _exact(element, depth - 1) for name, element in value.items()}
+        pairs = [[_exact(name, depth - 1), _exact(element, depth - 1)] for name, element in value.items()]
+        return {"\0dict": sorted(pairs, key=lambda pair: _encode(pair[0]))}
+    return _tagged(value, kind, depth)
+
+
+def _tagged(value: Any, kind: type, depth: int) -> dict[str, Any]:
+    if kind is tuple:
+        return {"\0tuple": [_exact(element, depth - 1) for element in value]}
+    if kind is set or kind is frozenset:
+        return {f"\0{kind.__name__}": sorted((_exact(element, depth - 1) for element in value), key=_encode)}
+    if kind is bytes or kind is bytearray:
+        return {f"\0{kind.__name__}": value.hex()}
+    if isinstance(value, enum.Enum):
+        return {"\0enum": [_type(kind), value.name if value.name is not None else _exact(value.value, depth - 1)]}
+    if kind in (datetime, time):
+        return {f"\0{kind.__name__}": [value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)]}
+    if kind is date:
+        return {"\0date": value.isoformat()}
+    if kind is timedelta:
+        return {"\0timedelta": [value.days, value.seconds, value.microseconds]}
+    if kind is Decimal:
+        return {"\0decimal": str(value)}
+    if kind is complex:
+        return {"\0complex": [value.real, value.imag]}
+    if kind is uuid.UUID:
+        return {"\0uuid": value.hex}
+    if isinstance(value, PurePath) and kind.__module__.startswith("pathlib"):
+        return {"\0path": [_type(kind), str(value)]}
+    fields = _fields(value, kind)
+    if fields is None:
+        raise NoExactKey(f"a value of type {_type(kind)} has no exact encoding")
+    return {"\0object": [_type(kind), {name: _exact(field, depth - 1) for name, field in fields}]}
+
+
+def _fields(value: Any, kind: type) -> Iterable[tuple[str, Any]] | None:
+    """Give the whole state of a dataclass or pydantic model; None for anything else or anything more."""
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+        if set(getattr(value, "__dict__", ())) <= set(names):
+            return [(name, getattr(value, name)) for name in names]
+    elif hasattr(kind, "__pydantic_validator__") and hasattr(value, "__pydantic_fields_set__"):
+        given = sorted(value.__pydantic_fields_set__)
+        if not value.__pydantic_private__:
+            return [("\0set", given), ("\0extra", value.__pydantic_extra__), *vars(value).items()]
+    return None
+
+
+def _zone(zone: Any) -> Any:
+    if zone is None:
+        return None
+    if type(zone) is timezone:
+        return [zone.utcoffset(None) // timedelta(microseconds=1), zone.tzname(None)]
+    if type(zone) is ZoneInfo and zone.key is not None:
+        return zone.key
+    raise NoExactKey(f"a time zone of type {_type(type(zone))} has no exact encoding")
+
+
+def _type(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

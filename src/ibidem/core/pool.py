@@ -1,0 +1,144 @@
+"""A pool of daemon threads for synchronous tools of asynchronous callers.
+
+Its bound counts threads that *run*: one that waits for a flight gives its place back meanwhile. With an ordinary
+executor a full set of waiting threads would keep the leader they wait for in the queue, for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+LIMIT = min(32, (os.cpu_count() or 1) + 4)
+"""Threads that run at once: the bound of Python's own default executor."""
+
+IDLE = 5.0
+"""Seconds a thread without work stays."""
+
+
+class Task:
+    """One function on its way through the pool."""
+
+    __slots__ = ("_function", "_lock", "_state", "_told", "error", "value")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._state: Literal["queued", "running", "done", "cancelled"] = "queued"
+        self._told: list[Callable[[], None]] = []
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        with self._lock:
+            if self._state != "queued":
+                return
+            self._state = "running"
+        try:
+            self.value = self._function()
+        except BaseException as error:
+            self.error = error
+        self._end("done")
+
+    def cancel(self) -> bool:
+        """Keep it from running; False if it already began."""
+        with self._lock:
+            if self._state != "queued":
+                return self._state == "cancelled"
+        self._end("cancelled")
+        return True
+
+    def _end(self, state: Literal["done", "cancelled"]) -> None:
+        with self._lock:
+            self._state = state
+            told, self._told = self._told, []
+        for tell in told:
+            tell()
+
+    def when_done(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when it has ended, at once if it has already."""
+        with self._lock:
+            if self._state in ("queued", "running"):
+                self._told.append(tell)
+                return
+        tell()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the function has run to its end, by returning or raising."""
+        return self._state == "done"
+
+
+class Pool:
+    """Threads that start when they are needed and go when they are not."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._reset()
+
+    def _reset(self) -> None:
+        self._ready = threading.Condition()
+        self._queue: deque[Task] = deque()
+        self._running = 0
+        self._idle = 0
+        self._mine = threading.local()
+
+    def submit(self, function: Callable[[], Any]) -> Task:
+        """Run a function in a thread as soon as there is a place."""
+        task = Task(function)
+        with self._ready:
+            self._queue.append(task)
+            self._fill()
+        return task
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Give the place of this thread to another while it waits; does nothing in threads that are not the pool's."""
+        if not getattr(self._mine, "is_ours", False):
+            yield
+            return
+        with self._ready:
+            self._running -= 1
+            self._fill()
+        try:
+            yield
+        finally:
+            with self._ready:
+                self._running += 1
+
+    def _fill(self) -> None:
+        """Wake or start threads while there are places and tasks; the lock is held."""
+        places = self._limit - self._running
+        wanted = min(places, len(self._queue))
+        if wanted > 0:
+            self._ready.notify(min(wanted, self._idle))
+            for _ in range(wanted - self._idle):
+                self._running += 1
+                threading.Thread(target=self._work, name="ibidem", daemon=True).start()
+
+    def _work(self) -> None:
+        """Run tasks until none has come for a while. A thread counts as running from its start."""
+        self._mine.is_ours = True
+        while True:
+            with self._ready:
+                while not self._queue or self._running > self._limit:
+                    self._running -= 1
+                    self._idle += 1
+                    came = self._ready.wait(IDLE)
+                    self._idle -= 1
+                    self._running += 1
+                    if not came and not self._queue:
+                        self._running -= 1
+                        return
+                task = self._queue.popleft()
+            task.run()
+
+
+POOL = Pool()
+"""The threads of this process. A forked child starts with none."""
+
+os.register_at_fork(after_in_child=POOL._reset)

@@ -1,0 +1,153 @@
+"""The adapter for plain functions and methods, sync and async."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ibidem.core.asker import running_config
+from ibidem.core.call import Tool, passing
+from ibidem.core.copies import NotCopied, private
+from ibidem.core.declarations import decorated_effect
+from ibidem.core.effects import MARK, UNDECLARED, Effect
+from ibidem.core.identity import Identity
+from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
+from ibidem.guard import Bound
+from ibidem.wrapping import binding_of
+
+_ORDINARY = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def adapt(function: Callable[..., Any], bound: Bound, effect: Effect | None = None) -> Callable[..., Any]:
+    """Wrap a function or a bound method; a wrapped one is answered as it is.
+
+    Raises:
+        TypeError: A generator: its results are consumed as they come, and cannot be given twice.
+        ValueError: It already passes another guard.
+    """
+    already = binding_of(function)
+    if already is not None:
+        if already.guard is not bound.guard:
+            raise another_guard(function)
+        if already.given == bound.given:
+            bound.guard.saw(function.__ibidem_tool__)  # type: ignore[attr-defined]
+            return function
+        function = function.__wrapped__  # type: ignore[attr-defined]
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function!r} is a generator: wrap a function that returns a list of what it yields")
+    return _wrapped(function, bound, effect)
+
+
+def another_guard(target: Any) -> ValueError:
+    name = getattr(target, "name", None) or getattr(target, "__name__", None) or repr(target)
+    return ValueError(
+        f"{name!r} already passes another guard, and a call passes one only: wrap the original, "
+        "or change that guard with ibidem.guard_of(...).replace(...)"
+    )
+
+
+def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) -> Callable[..., Any]:
+    guard, given = bound.guard, bound.given
+    arguments_of = Arguments(function)
+    effect = effect if effect is not None else decorated_effect(function)
+    tool = guard.declare(
+        Tool(
+            name=getattr(function, "__name__", type(function).__name__),
+            effect=UNDECLARED,
+            origin="",
+            identify=Identity(function),
+            parameters=arguments_of.names,
+        ),
+        decorated=effect,
+    )
+    awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+
+    def body_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+        if tool.effect.merge:
+            try:
+                args, kwargs = private((args, kwargs))
+            except NotCopied:
+                pass  # then it has no key either, and nobody else is given what it does to its arguments
+        return lambda: function(*args, **kwargs)
+
+    if awaits:
+
+        @functools.wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            arguments = arguments_of(args, kwargs)
+            if passing(wrapper):
+                return await function(*args, **kwargs)
+            config = running_config()
+            outcome = guard.hit(tool, arguments, given=given, config=config)
+            if outcome is None:
+                body = body_of(args, kwargs)
+                outcome = await guard.run(
+                    guard.prepare(tool, arguments, body, ASYNCIO, awaits=True, given=given, config=config)
+                )
+            return outcome.unwrap()
+
+    else:
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            arguments = arguments_of(args, kwargs)
+            if passing(wrapper):
+                return function(*args, **kwargs)
+            config = running_config()
+            outcome = guard.hit(tool, arguments, given=given, config=config)
+            if outcome is None:
+                body = body_of(args, kwargs)
+                outcome = run_blocking(
+                    guard.run(guard.prepare(tool, arguments, body, BLOCKING, given=given, config=config))
+                )
+            return outcome.unwrap()
+
+    wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool})
+    if effect is not None:
+        wrapper.__dict__[MARK] = effect
+    return wrapper
+
+
+class Arguments:
+    """Names the arguments of a function's calls, defaults included."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        try:
+            self._signature = inspect.signature(function)
+        except (TypeError, ValueError):  # some builtins have none
+            self._signature = inspect.Signature(
+                [
+                    inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                    inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+                ]
+            )
+        parameters = self._signature.parameters.values()
+        self._ordinary = all(p.kind in _ORDINARY for p in parameters)
+        self._positional = tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self._all = tuple(p.name for p in parameters)
+        self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        self.names = None if open_ended else frozenset(self._all)
+        """The names of all arguments; None if it takes any."""
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        """Name the arguments of one call.
+
+        Raises:
+            TypeError: They do not fit, as when the function itself is called.
+        """
+        if self._ordinary and len(args) <= len(self._positional):
+            named = {**self._defaults, **dict(zip(self._positional, args, strict=False)), **kwargs}
+            if len(named) == len(self._all) and len(args) + len(kwargs) <= len(self._all):
+                if named.keys() == frozenset(self._all) and not kwargs.keys() & set(self._positional[: len(args)]):
+                    return named
+        found = self._signature.bind(*args, **kwargs)
+        found.apply_defaults()
+        named = dict(found.arguments)
+        for name, parameter in self._signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                extra = named.pop(name)
+                named = {**named, **extra} if named.keys().isdisjoint(extra) else {**named, f"**{name}": extra}
+        return named

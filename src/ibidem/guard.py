@@ -1,0 +1,375 @@
+"""The guard: what was declared, composed once into the layers that every call passes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
+from ibidem.core.call import Call, Key, Layer, Outcome, Tool, current
+from ibidem.core.declarations import Declarations, check_fields
+from ibidem.core.effects import Effect, Pure, Undeclared, reject_unknown
+from ibidem.core.flights import Flights
+from ibidem.core.keys import NoExactKey, canonical
+from ibidem.core.resources import parse_answer, read_cells, write_cells
+from ibidem.core.runtime import Runtime
+from ibidem.layers.execute import Execute
+from ibidem.layers.memo import Memo
+from ibidem.report.events import Event, IbidemWarning, Kind, logger
+from ibidem.report.statistics import Recorder, Stats
+from ibidem.report.tables import Entries, EntryView, Explained, Explanation
+from ibidem.stores.memory import Memory
+from ibidem.stores.protocol import Entry, Store
+
+Chain = Callable[[Call], Awaitable[Outcome]]
+
+OPTIONS = ("effects", "reads", "writes", "live", "default", "store", "user", "trust_mcp", "outside", "inside", "on_event")
+
+
+class Guard:
+    """Everything that stands between a model's tool calls and the tools.
+
+    Args:
+        effects: Tool name, or glob, to effect.
+        reads: Names or globs of tools that only read: `Read()`.
+        writes: Names or globs of tools that change something: `Write()`.
+        live: Names or globs of tools that are harmless and different every time: `Live()`.
+        default: The effect of tools that nothing else declares. None: undeclared, which is always safe.
+        store: Where results are remembered; None: in memory, nothing touches the disk.
+        user: `(config, context) -> user`: tells whose call it is, for `scope="user"`.
+        trust_mcp: Whether to believe an MCP server that says a tool only reads. A hint is a claim of the server's.
+        outside: Layers around the memo: they see every call.
+        inside: Layers around execution: they see the calls that run.
+        on_event: Told of everything that happens; what it raises is logged and goes no further.
+
+    Raises:
+        TypeError: An unknown option, or a value of the wrong kind.
+        ValueError: Contradicting declarations.
+
+    The environment variable `IBIDEM` overrides every guard: `off` lets calls pass untouched, `memory` keeps results in
+    memory whatever `store` says.
+    """
+
+    def __init__(
+        self,
+        effects: Mapping[str, Effect] | None = None,
+        *,
+        reads: Sequence[str] = (),
+        writes: Sequence[str] = (),
+        live: Sequence[str] = (),
+        default: Effect | None = None,
+        store: Store | None = None,
+        user: UserOf | None = None,
+        trust_mcp: bool = False,
+        outside: Sequence[Layer] = (),
+        inside: Sequence[Layer] = (),
+        on_event: Callable[[Event], object] | None = None,
+        **unknown: Any,
+    ) -> None:
+        reject_unknown("Guard", unknown, OPTIONS)
+        self.declarations = Declarations.of(effects, reads, writes, live, default)
+        switch = os.environ.get("IBIDEM", "")
+        if switch not in ("", "on", "off", "memory"):
+            raise ValueError(f"the environment variable IBIDEM={switch!r} is unknown: set it to off or memory, or unset it")
+        if store is not None and not hasattr(store, "stamps"):
+            raise TypeError(f"store={store!r} is no store: give ibidem.Memory(...), or None for one of its own")
+        for name, function in (("user", user), ("on_event", on_event)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name}= is a callable, not {function!r}")
+        for name, layers in (("outside", outside), ("inside", inside)):
+            if callable(layers) or not all(callable(layer) for layer in layers):
+                raise TypeError(f"{name}= is a list of layers: async callables (call, inner) -> Outcome")
+        self.off = switch == "off"
+        self.store: Store = Memory() if store is None or switch == "memory" else store
+        self.trust_mcp = trust_mcp
+        self.on_event = on_event
+        self._options = {
+            "effects": effects, "reads": reads, "writes": writes, "live": live, "default": default, "store": store,
+            "user": user, "trust_mcp": trust_mcp, "outside": outside, "inside": inside, "on_event": on_event,
+        }  # fmt: skip
+        self._user = user
+        self._memo = Memo(self.store, Flights(), self._not_remembered)
+        self.layers: tuple[Any, ...] = (Execute(),) if self.off else (*outside, self._memo, *inside, Execute())
+        self._chain: Chain = Execute()
+        for layer in reversed(self.layers[:-1]):
+            self._chain = _around(layer, self._chain)
+        self.sees_every_call = bool(outside)
+        self._recorder = Recorder()
+        self._tools: dict[str, Tool] = {}
+        self._seen = threading.local()
+        self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
+
+    # -- declaring ------------------------------------------------------------------------------------------------
+
+    def declare(self, tool: Tool, decorated: Effect | None = None, hinted: Effect | None = None) -> Tool:
+        """Give a tool its effect, and remember it for `explain`. Called by adapters.
+
+        Raises:
+            ValueError: Contradicting declarations, or a template that names an argument the tool does not have.
+        """
+        effect, origin = self.declarations.effect_of(tool.name, decorated, hinted if self.trust_mcp else None)
+        check_fields(tool.name, effect, tool.parameters)
+        if effect.identity is not None or (effect.scope_spelled and effect.scope == "conversation"):
+            tool = tool.replace(reason=None)  # spelled out: whoever wrote that takes it on
+        if effect.identity is not None:
+            named = f"named:{effect.identity}"
+            tool = tool.replace(identify=lambda: named)
+        tool = tool.replace(effect=effect, origin=origin)
+        self._tools[tool.name] = tool
+        self.saw(tool)
+        return tool
+
+    def saw(self, tool: Tool) -> None:
+        """Note a tool for whoever is looking through a graph or a list."""
+        for found in getattr(self._seen, "stack", ()):
+            found[tool.name] = tool
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[dict[str, Tool]]:
+        """Collect the tools that adapters meet in the meantime."""
+        stack = self._seen.__dict__.setdefault("stack", [])
+        found: dict[str, Tool] = {}
+        stack.append(found)
+        try:
+            yield found
+        finally:
+            stack.remove(found)
+
+    def review(self, tools: Mapping[str, Tool]) -> None:
+        """Warn, once each, of declarations without a tool, and of tools without any declaration."""
+        missed = [p for p in self.declarations.unmatched(self._tools) if p not in self._warned]
+        if missed:
+            self._warned.update(missed)
+            has = ", ".join(sorted(tools)) or "none"
+            warnings.warn(
+                f"declared, but no tool has that name: {', '.join(map(repr, missed))}; the tools are: {has}",
+                IbidemWarning,
+                stacklevel=4,
+            )
+        bare = tools and all(isinstance(tool.effect, Undeclared) for tool in tools.values())
+        if bare and not self.declarations.patterns and "" not in self._warned:
+            self._warned.add("")
+            warnings.warn(
+                f"nothing is declared, so nothing is remembered; the tools are: {', '.join(sorted(tools))}. "
+                "Say which only read, for example ibidem.wrap(graph, reads=['get_*'])",
+                IbidemWarning,
+                stacklevel=4,
+            )
+
+    def replace(self, **options: Any) -> Guard:
+        """Make a guard with some options changed; it shares this one's store, so that a write is seen by both."""
+        reject_unknown("Guard", [name for name in options if name not in OPTIONS], OPTIONS)
+        return Guard(**{**self._options, "store": self.store, **options})
+
+    def bind(self, *, conversation: Any = None, user: Any = None) -> Bound:
+        """Fix who asks; the answer is accepted wherever a guard is.
+
+        Args:
+            conversation: Its name; one memo with the LangGraph thread of that `thread_id`.
+            user: Whose it is.
+        """
+        return Bound(self, Given.of(conversation, user))
+
+    @contextlib.contextmanager
+    def conversation(self, conversation: Any, *, user: Any = None) -> Iterator[Bound]:
+        """Say who asks for everything called inside the `with` block, outside LangGraph for example."""
+        given = Given.of(conversation, user)
+        token = ambient.set(given.over(ambient.get()))
+        try:
+            yield Bound(self, given)
+        finally:
+            ambient.reset(token)
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def prepare(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        body: Callable[[], Any],
+        runtime: Runtime,
+        *,
+        awaits: bool = False,
+        given: Given = NOBODY,
+        config: Mapping[str, Any] | None = None,
+        behind: bool = False,
+    ) -> Call:
+        """Make a call of what an adapter was asked. Called by adapters.
+
+        Args:
+            tool: What is called.
+            arguments: Validated, by name, without what the framework injects.
+            body: Runs the tool itself, with a copy of the arguments of its own.
+            runtime: Of the caller.
+            awaits: Whether the body is a coroutine function.
+            given: What the guard was bound to.
+            config: LangChain's configuration; None: whatever runs around us.
+            behind: Whether an earlier call of the same turn may change what this one reads.
+        """
+        config = running_config() if config is None else config
+        who = asker(given, config.get("configurable") or {})
+        effect, parent = tool.effect, current.get()
+        if self.off or not effect.merge:
+            if effect.changes and who.user is None and self._user is not None:
+                who = who._replace(user=user_of(self._user, config))
+            return Call(tool, arguments, who, runtime, body, awaits, parent=parent)
+        who, key, reason = self._key(tool, arguments, who, config)
+        resources = effect.touched(arguments) if key is not None else ()
+        if resources is None:
+            key, reason, resources = None, "its declaration failed to name the resources", ()
+        pure = isinstance(effect, Pure)
+        cells, asking = ((), ()) if pure else (read_cells(resources), who.looks_at(effect.scope))
+        return Call(tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent)
+
+    def hit(
+        self, tool: Tool, arguments: Mapping[str, Any], *, given: Given, config: Mapping[str, Any] | None = None
+    ) -> Outcome | None:
+        """Give what is remembered for a call without making one; None: make one. Called by adapters, for speed."""
+        if self.off or self.sees_every_call or not tool.effect.remembered:
+            return None
+        config = running_config() if config is None else config
+        who = asker(given, config.get("configurable") or {})
+        who, key, _ = self._key(tool, arguments, who, config)
+        if key is None or self.store.marked(key.identity):
+            return None
+        asking = () if isinstance(tool.effect, Pure) else who.looks_at(tool.effect.scope)
+        outcome = self._memo.find(key, asking)
+        if outcome is not None:
+            self._record(tool, who.conversation[1], outcome, None)
+        return outcome
+
+    def _key(
+        self, tool: Tool, arguments: Mapping[str, Any], who: Any, config: Mapping[str, Any]
+    ) -> tuple[Any, Key | None, str | None]:
+        """Find the key of a call, or the reason why it has none."""
+        if tool.reason is not None:
+            return who, None, tool.reason
+        if resumes(config.get("configurable") or {}):
+            return who, None, "it runs again after a person was asked"
+        scope = tool.effect.scope
+        partition: tuple[str, ...] = who.conversation
+        if scope != "conversation":
+            if who.user is None:
+                who = who._replace(user=user_of(self._user, config))
+            if scope == "user" and who.user is None:
+                return who, None, "nobody said whose call it is: give Guard(user=...) or bind(user=...)"
+            partition = ("user", who.user or "") if scope == "user" else ("shared",)
+        try:
+            return who, Key(tool.identify(), partition, canonical(arguments)), None
+        except NoExactKey as problem:
+            return who, None, str(problem)
+
+    async def run(self, call: Call) -> Outcome:
+        """Take a call through the layers."""
+        try:
+            outcome = await self._chain(call)
+        except BaseException as flow:
+            self._recorder.came(call.tool.name, "ran", 0.0, failed=False, reason=call.reason)
+            self._tell("interrupted", call.tool.name, call.asker.conversation[1], reason=type(flow).__name__)
+            raise
+        self._record(call.tool, call.asker.conversation[1], outcome, call.reason)
+        return outcome
+
+    def _record(self, tool: Tool, conversation: str, outcome: Outcome, reason: str | None) -> None:
+        failed = outcome.fault is not None
+        self._recorder.came(tool.name, outcome.how, outcome.elapsed, failed=failed, reason=reason)
+        if self.on_event is not None:
+            kind: Kind = "failed" if failed and outcome.how == "ran" else outcome.how
+            self._tell(kind, tool.name, conversation, outcome.elapsed, outcome.age, reason or "")
+
+    def _not_remembered(self, call: Call, reason: str) -> None:
+        self._recorder.not_remembered(call.tool.name, reason)
+        logger.debug("%s: a result was not remembered: %s", call.tool.name, reason)
+        self._tell("not remembered", call.tool.name, call.asker.conversation[1], reason=reason)
+
+    def _tell(
+        self, kind: Kind, tool: str, conversation: str, elapsed: float = 0.0, age: float = 0.0, reason: str = ""
+    ) -> None:
+        if self.on_event is None:
+            return
+        try:
+            self.on_event(Event(kind, tool, conversation, elapsed, age, reason))
+        except Exception:
+            logger.exception("on_event failed; the call goes on")
+
+    # -- answering questions --------------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Count calls, where their results came from, and what was saved."""
+        return self._recorder.snapshot()
+
+    def explain(self, target: Any = None) -> Explanation:
+        """Say, for each tool, its effect, where that was declared, and how its results are kept apart.
+
+        Args:
+            target: A tool, a list, a node or a graph, wrapped or not; None: every tool this guard has met.
+        """
+        if target is None:
+            tools: Mapping[str, Tool] = self._tools
+        else:
+            from ibidem.wrapping import adapt  # wrapping needs the guard; the guard needs it for this answer only
+
+            with self.looking() as tools:
+                adapt(target, Bound(self, NOBODY))
+        return Explanation(tuple(Explained.of(tool) for _, tool in sorted(tools.items())))
+
+    def entries(self) -> Entries:
+        """List what is remembered, newest first."""
+        now = self.store.now()
+        found = [EntryView.of(key, entry, now) for key, entry in self.store.entries()]
+        return Entries(tuple(sorted(found, key=lambda entry: entry.age)))
+
+    def forget(self, *, conversation: Any = None, tool: str | None = None) -> int:
+        """Drop what is remembered and say how many entries that were; without arguments, everything.
+
+        Args:
+            conversation: Only what this conversation read.
+            tool: Only results of the tool of this name.
+        """
+
+        def unwanted(_: Key, entry: Entry) -> bool:
+            return (conversation is None or entry.conversation == str(conversation)) and (
+                tool is None or entry.tool == tool
+            )
+
+        return self.store.forget(unwanted)
+
+    def touch(self, *resources: str | tuple[str, ...]) -> None:
+        """Tell of a change that no call made: what depends on these resources is forgotten.
+
+        Args:
+            *resources: Such as `"order:42"`, `"order:*"`, or a tuple of literal segments.
+        """
+        if not resources:
+            raise TypeError("touch() takes what changed, such as touch('order:42'), or touch('*') for everything")
+        self.store.stamps.touch(write_cells(parse_answer(resources)))
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+
+class Bound:
+    """A guard and who asks. Accepted wherever a guard is."""
+
+    def __init__(self, guard: Guard, given: Given) -> None:
+        self.guard = guard
+        self.given = given
+
+    def __repr__(self) -> str:
+        said = {name: value for name, value in self.given._asdict().items() if value is not None}
+        return f"<{self.guard!r} bound to {said}>"
+
+
+def _around(layer: Layer, inner: Chain) -> Chain:
+    def step(call: Call) -> Awaitable[Outcome]:
+        return layer(call, inner)
+
+    return step

@@ -1,0 +1,31 @@
+"""Events: what happened to a call, told to `Guard(on_event=...)` and to the logger `ibidem`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+logger = logging.getLogger("ibidem")
+
+Kind = Literal["ran", "memo", "shared", "failed", "interrupted", "not remembered"]
+
+
+class IbidemWarning(UserWarning):
+    """Something that was declared has no effect, or nothing was declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to one call."""
+
+    kind: Kind
+    """`ran`, `memo` or `shared`: how its outcome came; `failed`; `interrupted`: control flow passed;
+    `not remembered`: a result was not kept, for `reason`."""
+    tool: str
+    conversation: str
+    elapsed: float = 0.0
+    """Seconds that the run took."""
+    age: float = 0.0
+    """Seconds since a replayed value was read."""
+    reason: str = ""

@@ -1,0 +1,218 @@
+"""What the LangChain adapter needs to know about a tool: its function, arguments, injected ones, and identity."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union
+
+from langchain_core.globals import get_debug
+from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import Tool as SingleInputTool
+from langchain_core.tools.base import (
+    ToolOutputMixin,
+    _get_runnable_config_param,
+    _is_injected_arg_type,
+    get_all_basemodel_annotations,
+)
+from langchain_core.tracers import context as tracing
+from pydantic import BaseModel
+
+from ibidem.core.identity import Identity
+from ibidem.core.keys import exact
+
+_OWN = ("name", "description", "args_schema", "callbacks", "tags", "metadata", "verbose", "func", "coroutine")
+"""Fields of a tool that say nothing about what it answers, or are looked at by themselves."""
+
+
+class Shape:
+    """One tool, looked at once."""
+
+    def __init__(self, tool: BaseTool) -> None:
+        self._tool = tool
+        self._class = type(tool)
+        self._is_simple = isinstance(tool, (StructuredTool, SingleInputTool))
+        self.function: Any = getattr(tool, "func", None) or getattr(tool, "coroutine", None) if self._is_simple else None
+        """The plain function behind it, if it is made of one."""
+        self.awaits = bool(tool.coroutine) if self._is_simple else self._class._arun is not BaseTool._arun  # type: ignore[attr-defined]
+        """Whether it has an asynchronous body of its own."""
+        self.has_artifact = tool.response_format == "content_and_artifact"
+        mcp = (tool.metadata or {}).get("mcp")
+        self._mcp: Mapping[str, Any] = mcp if isinstance(mcp, Mapping) else {}
+        config_name = _get_runnable_config_param(self._class._run)
+        run_names = inspect.signature(self._class._run).parameters
+        self.takes_run_manager = "run_manager" in run_names
+        self.injected = self._injected()
+        self._ours = {name for name in (config_name, "run_manager" if self.takes_run_manager else None) if name}
+        self.names = self._names()
+        self.parameters = None if self.names is None else frozenset(self.names)
+        self.reason = self._reason(config_name)
+        self.quick = self._quick()
+        """Validates the raw arguments of a tool call exactly as the tool would; None where that takes the tool itself."""
+
+    @staticmethod
+    def answers_itself(cls: type[BaseTool]) -> bool:  # noqa: PLW0211
+        """Whether a class runs its calls itself instead of leaving that to LangChain."""
+        methods = (getattr(cls, name) for name in ("invoke", "ainvoke", "run", "arun"))
+        return any(not method.__module__.startswith("langchain_core.") for method in methods)
+
+    @property
+    def hinted_read_only(self) -> bool:
+        """Whether an MCP server says that the tool only reads."""
+        metadata = self._tool.metadata or {}
+        tool = self._mcp.get("tool")
+        annotations = tool.get("annotations") if isinstance(tool, Mapping) else None
+        hint = annotations.get("read_only_hint") if isinstance(annotations, Mapping) else None
+        return hint is True or metadata.get("readOnlyHint") is True
+
+    def shareable(self, result: Any) -> bool:
+        """Whether a raw result may be given to another call: messages and commands carry the id of this one."""
+        if isinstance(result, ToolOutputMixin):
+            return False
+        if isinstance(result, (list, tuple)) and any(isinstance(part, ToolOutputMixin) for part in result):
+            return False
+        return not self.has_artifact or (isinstance(result, tuple) and len(result) == 2)
+
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Name the arguments that reach the tool's body, without what the framework adds."""
+        left_out = self._ours | self.injected
+        named = {name: value for name, value in kwargs.items() if name not in left_out}
+        for position, value in enumerate(args):
+            name = self.names[position] if self.names and position < len(self.names) else f"*{position}"
+            named[name if name not in named else f"*{position}"] = value
+        return named
+
+    def identity(self) -> Identity:
+        """Name the tool exactly where that can be done."""
+        if self._mcp.get("server"):
+            return Identity(facts=lambda: [self._facts(), self._mcp["server"]], owner=self._tool)
+        if self._is_simple:
+            functions = [f for f in (self._tool.func, self._tool.coroutine) if f]  # type: ignore[attr-defined]
+            return Identity(*functions, facts=self._facts, owner=self._tool)
+        methods = [getattr(self._class, name) for name in ("_run", "_arun") if name in vars(self._class)]
+        return Identity(*methods, facts=lambda: [self._facts(), self._state(), bool(methods)], owner=self._tool)
+
+    def _facts(self) -> Any:
+        schema = self._tool.args_schema
+        shape = schema if schema is None or isinstance(schema, dict) else schema.model_json_schema()
+        exact(shape)  # a schema that has no exact encoding makes the tool stand for itself
+        return [self._class.__module__, self._class.__qualname__, self._tool.name, shape, self._tool.response_format]
+
+    def _state(self) -> Any:
+        if self._tool.__pydantic_private__:
+            private = {k: v for k, v in self._tool.__pydantic_private__.items() if k != "_tool_call_schema_memo"}
+            if private:
+                return [object()]  # what a tool keeps privately may decide what it answers: no exact encoding
+        return {name: getattr(self._tool, name) for name in type(self._tool).model_fields if name not in _OWN}
+
+    def _injected(self) -> frozenset[str]:
+        names = set(getattr(self._tool, "_injected_args_keys", ()))
+        schema = self._tool.args_schema
+        if isinstance(schema, type):
+            annotations = get_all_basemodel_annotations(schema)
+            names |= {name for name, kind in annotations.items() if _is_injected_arg_type(kind)}
+        return frozenset(names)
+
+    def _names(self) -> tuple[str, ...] | None:
+        """The names of the arguments that a model gives, in order; None if the tool takes any."""
+        schema = self._tool.args_schema
+        if isinstance(schema, dict):
+            properties = schema.get("properties")
+            if not isinstance(properties, Mapping) or schema.get("additionalProperties"):
+                return None
+            names = tuple(properties)
+        elif schema is None and isinstance(self._tool, SingleInputTool):
+            names = ("tool_input",)
+        else:
+            schema = schema or self._tool.get_input_schema()
+            fields = getattr(schema, "model_fields", None) or getattr(schema, "__fields__", {})
+            if "kwargs" in fields:
+                return None
+            names = tuple(fields)
+        return tuple(name for name in names if name not in self.injected)
+
+    def _reason(self, config_name: str | None) -> str | None:
+        """Why its results depend on more than its arguments; an MCP adapter's `runtime` is its own affair."""
+        metadata = self._tool.metadata or {}
+        if self._mcp or "readOnlyHint" in metadata:
+            return None
+        taken = set(self.injected)
+        if self.function is not None and (name := _get_runnable_config_param(self.function)):
+            taken.add(name)
+        if config_name and not self._is_simple:
+            taken.add(config_name)
+        if not taken:
+            return None
+        return (
+            f"it takes {', '.join(sorted(taken))} from the framework: "
+            'declare it with scope="conversation" or identity= to have it remembered all the same'
+        )
+
+    def _quick(self) -> Callable[[Any], Mapping[str, Any]] | None:
+        schema = self._tool.args_schema
+        plain = (
+            self._class._to_args_and_kwargs is BaseTool._to_args_and_kwargs
+            and self._class._parse_input is BaseTool._parse_input
+            and not Shape.answers_itself(self._class)
+        )
+        if not plain or schema is None or self._ours & self.injected:
+            return None
+        if isinstance(schema, dict):
+            injected = self.injected
+            return lambda args: {name: value for name, value in args.items() if name not in injected}
+        if self.injected or not _validates_plainly(schema):
+            return None
+        validate = schema.__pydantic_validator__.validate_python
+        return lambda args: validate(args).__dict__  # type: ignore[no-any-return]
+
+
+_PLAIN = (str, int, float, bool, type(None), Any)
+
+
+def _validates_plainly(schema: Any) -> bool:
+    """Whether validating with a schema runs no code but pydantic's, and gives the same result each time."""
+    if not issubclass(schema, BaseModel) or schema.__pydantic_custom_init__ or schema.__pydantic_post_init__:
+        return False
+    decorators = schema.__pydantic_decorators__
+    if any(getattr(decorators, name) for name in ("validators", "field_validators", "root_validators", "model_validators")):
+        return False
+    if schema.model_config.get("extra") == "allow" or schema.model_validate.__func__ is not BaseModel.model_validate.__func__:
+        return False
+    return all(
+        name not in ("args", "kwargs")
+        and field.default_factory is None
+        and field.alias is None
+        and field.validation_alias is None
+        and not field.metadata
+        and _is_plain(field.annotation)
+        for name, field in schema.model_fields.items()
+    )
+
+
+def _is_plain(annotation: Any) -> bool:
+    if annotation in _PLAIN or (isinstance(annotation, type) and issubclass(annotation, enum.Enum)):
+        return True
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return True
+    if origin in (list, dict, tuple, Union, types.UnionType):
+        return all(part is ... or _is_plain(part) for part in typing.get_args(annotation))
+    return annotation in (list, dict, tuple)
+
+
+def listens(tool: BaseTool, config: Mapping[str, Any], around: Mapping[str, Any]) -> bool:
+    """Whether anybody would be told of a run: handlers, a tracer, a hook, or debug mode."""
+    if tool.callbacks or tool.verbose or get_debug():
+        return True
+    callbacks = config.get("callbacks") or around.get("callbacks")
+    if callbacks and (isinstance(callbacks, list) or callbacks.handlers or callbacks.inheritable_handlers):
+        return True
+    if tracing._tracing_v2_is_enabled():
+        return True
+    return any(
+        var.get() is not None or (env is not None and handler is not None and tracing.env_var_is_set(env))
+        for var, _, handler, env in tracing._configure_hooks
+    )
