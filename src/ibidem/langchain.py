@@ -8,9 +8,12 @@ hand, every call gets its own message, and failures are seen before `handle_tool
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
+import typing
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,8 +34,18 @@ from ibidem.guard import Bound, Guard
 from ibidem.tools import Shape, listens
 from ibidem.wrapping import binding_of
 
-behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
-"""Whether an earlier call of the same turn may change what the tool about to be called reads."""
+_behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
+
+
+@contextlib.contextmanager
+def behind_others() -> Iterator[None]:
+    """Say that an earlier call of the same turn may change what the tool called in this block reads."""
+    token = _behind.set(True)
+    try:
+        yield
+    finally:
+        _behind.reset(token)
+
 
 _note: ContextVar[_Note | None]
 
@@ -106,9 +119,7 @@ class Binding:
 
     def hit(self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None) -> ToolMessage | None:
         """Answer a tool call from the memo without running LangChain's machinery, where nobody would see it run."""
-        if not self.tool.effect.remembered or type(call) is not dict or call.get("type") != "tool_call":
-            return None
-        if behind.get() or self.shape.quick is None or self.guard.off:
+        if not self.tool.effect.remembered or self.shape.quick is None or _behind.get():
             return None
         around = running_config()
         if config is None:
@@ -134,7 +145,7 @@ class Binding:
             return run(*args, **kwargs)
         arguments, body = self._prepared(run, args, kwargs)
         call = self.guard.prepare(
-            self.tool, arguments, body, BLOCKING, given=self.bound.given, behind=behind.get()
+            self.tool, arguments, body, BLOCKING, given=self.bound.given, behind=_behind.get()
         )
         return self._ended(run_blocking(self.guard.run(call)))
 
@@ -146,7 +157,7 @@ class Binding:
             return await run(*args, **kwargs)
         arguments, body = self._prepared(run, args, kwargs)
         call = self.guard.prepare(
-            self.tool, arguments, body, ASYNCIO, awaits=awaits, given=self.bound.given, behind=behind.get()
+            self.tool, arguments, body, ASYNCIO, awaits=awaits, given=self.bound.given, behind=_behind.get()
         )
         return self._ended(await self.guard.run(call))
 
@@ -208,15 +219,35 @@ def _twin_class(cls: type[BaseTool]) -> Any:
     return twin
 
 
+def _like(original: Any) -> Callable[[Any], Any]:
+    """Make a method look like another, with its signature worked out and its annotations evaluated already.
+
+    LangChain inspects `_run` anew at every call; on text annotations that takes longer than everything ibidem does.
+    """
+
+    def decorate(method: Any) -> Any:
+        method = functools.wraps(original)(method)
+        method.__signature__ = inspect.signature(original)
+        with contextlib.suppress(Exception):  # names that exist for type checkers only: then the texts stay
+            method.__annotations__ = typing.get_type_hints(original, include_extras=True)
+        return method
+
+    return decorate
+
+
+def _is_tool_call(value: Any) -> bool:
+    return type(value) is dict and value.get("type") == "tool_call"
+
+
 def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
     """The methods of a twin whose class leaves running to LangChain: below validation and callbacks."""
     has_arun = cls._arun is not BaseTool._arun
 
-    @functools.wraps(cls._run)
+    @_like(cls._run)
     def _run(self: Any, *args: Any, **kwargs: Any) -> Any:
         return self.__ibidem_binding__.run(functools.partial(cls._run, self), args, kwargs)
 
-    @functools.wraps(cls._arun if has_arun else cls._run)
+    @_like(cls._arun if has_arun else cls._run)
     async def _arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         binding: Binding = self.__ibidem_binding__
         if binding.shape.awaits:
@@ -227,18 +258,20 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
         return await binding.arun(functools.partial(cls._run, self), args, kwargs, awaits=False)
 
     def invoke(self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        message = self.__ibidem_binding__.hit(self, input, config)
+        message = self.__ibidem_binding__.hit(self, input, config) if _is_tool_call(input) else None
         return cls.invoke(self, input, config, **kwargs) if message is None else message
 
     async def ainvoke(self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
         binding: Binding = self.__ibidem_binding__
-        message = binding.hit(self, input, config)
+        message = binding.hit(self, input, config) if _is_tool_call(input) else None
         if message is not None:
             return message
         # What may be shared waits on the loop and takes a thread only to run; the rest goes its usual way.
         return await (BaseTool if binding.tool.effect.merge else cls).ainvoke(self, input, config, **kwargs)
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.__ibidem_binding__.tool.effect.merge:
+            return cls.run(self, *args, **kwargs)
         note = _Note(self.__ibidem_binding__.tool)
         token = _note.set(note)
         try:
@@ -247,6 +280,8 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
             _note.reset(token)
 
     async def arun(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.__ibidem_binding__.tool.effect.merge:
+            return await cls.arun(self, *args, **kwargs)
         note = _Note(self.__ibidem_binding__.tool)
         token = _note.set(note)
         try:
@@ -305,7 +340,3 @@ def _copying(cls: type[BaseTool]) -> dict[str, Any]:
         "__reduce_ex__": __reduce_ex__,
     }
 
-
-def effect_of(tool: BaseTool, bound: Bound) -> Effect:
-    """Give the effect that a guard knows of a tool."""
-    return adapt(tool, bound).__ibidem_binding__.tool.effect  # type: ignore[attr-defined,no-any-return]

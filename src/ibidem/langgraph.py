@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import types
@@ -43,28 +44,35 @@ class _Guarded(PlainToolNode):
     """A ToolNode whose calls pass a guard.
 
     The tools of the node stay the user's own; each call is handed on with its tool replaced by the twin, below whatever
-    `wrap_tool_call` does. A turn that runs in threads is a *view* of the node: a shallow copy that knows its order.
+    `wrap_tool_call` does. Each run is one of a *view* of the node: a shallow copy that knows its turn.
     """
 
     __ibidem__: Bound
-    _order: Sequence[int] | None = None
+    _turn: _Turn | None = None
 
     @functools.wraps(PlainToolNode._func)
     def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # noqa: A002
-        turn = copy.copy(self)
-        turn._order = ()
-        return super(_Guarded, turn)._func(input, config, runtime)
+        return super(_Guarded, self._view(in_threads=True))._func(input, config, runtime)
+
+    @functools.wraps(PlainToolNode._afunc)
+    async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:  # noqa: A002
+        return await super(_Guarded, self._view(in_threads=False))._afunc(input, config, runtime)
+
+    def _view(self, *, in_threads: bool) -> Any:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _turn=_Turn(in_threads=in_threads))
+        return view
 
     def _parse_input(self, input: Any) -> Any:  # noqa: A002
         calls, kind = super()._parse_input(input)
-        if self._order is None or len(calls) < 2:
+        if self._turn is None or not self._turn.in_threads or len(calls) < 2:
             return calls, kind
-        self._order = _leaders_first(calls)
-        return [calls[n] for n in self._order], kind
+        self._turn.order = _leaders_first(calls)
+        return [calls[n] for n in self._turn.order], kind
 
     def _combine_tool_outputs(self, outputs: Any, input_type: Any) -> Any:
-        if self._order:
-            ordered = dict(zip(self._order, outputs, strict=True))
+        if self._turn is not None and self._turn.order:
+            ordered = dict(zip(self._turn.order, outputs, strict=True))
             outputs = [ordered[n] for n in range(len(outputs))]
         return super()._combine_tool_outputs(outputs, input_type)
 
@@ -72,40 +80,67 @@ class _Guarded(PlainToolNode):
         twin = self._twin(request)
         if twin is None:
             return super()._execute_tool_sync(request, input_type, config)
-        token = langchain.behind.set(self._is_behind(request))
-        try:
-            message = twin.__ibidem_binding__.hit(twin, {**request.tool_call, "type": "tool_call"}, config)
-            if message is not None:
-                return self._normalize_tool_response(message, request.tool_call, input_type)
-            return super()._execute_tool_sync(request.override(tool=twin), input_type, config)
-        finally:
-            langchain.behind.reset(token)
+        with self._place(twin, request):
+            message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
+            if message is None:
+                return super()._execute_tool_sync(request.override(tool=twin), input_type, config)
+        return self._normalize_tool_response(message, request.tool_call, input_type)
 
     async def _execute_tool_async(self, request: Any, input_type: Any, config: Any) -> Any:
         twin = self._twin(request)
         if twin is None:
             return await super()._execute_tool_async(request, input_type, config)
-        token = langchain.behind.set(self._is_behind(request))
-        try:
-            message = twin.__ibidem_binding__.hit(twin, {**request.tool_call, "type": "tool_call"}, config)
-            if message is not None:
-                return self._normalize_tool_response(message, request.tool_call, input_type)
-            return await super()._execute_tool_async(request.override(tool=twin), input_type, config)
-        finally:
-            langchain.behind.reset(token)
+        with self._place(twin, request):
+            message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
+            if message is None:
+                return await super()._execute_tool_async(request.override(tool=twin), input_type, config)
+        return self._normalize_tool_response(message, request.tool_call, input_type)
 
     def _twin(self, request: Any) -> Any:
-        return None if request.tool is None else langchain.adapt(request.tool, self.__ibidem__)
+        tool = request.tool
+        known = self._twins.get(tool.name) if tool is not None else None
+        if known is not None and known[0] is tool:
+            return known[1]
+        return None if tool is None else langchain.adapt(tool, self.__ibidem__)
 
-    def _is_behind(self, request: Any) -> bool:
-        """Whether a call that comes earlier in the same message may change what this one reads."""
-        for call in _siblings(request.state, self._messages_key):
-            if call["id"] == request.tool_call["id"]:
-                return False
-            tool = self._tools_by_name.get(call["name"])
-            if tool is None or langchain.effect_of(tool, self.__ibidem__).changes:
-                return True
-        return False
+    def _place(self, twin: Any, request: Any) -> Any:
+        """Say for one call whether one that comes earlier in the same message may change what it reads."""
+        if not twin.__ibidem_binding__.tool.effect.merge:
+            return _NOTHING
+        turn = self._turn or _Turn(in_threads=False)
+        if turn.behind is None:
+            turn.behind = self._behind(_siblings(request.state, self._messages_key))
+        return langchain.behind_others() if request.tool_call["id"] in turn.behind else _NOTHING
+
+    def _behind(self, calls: Sequence[Any]) -> frozenset[Any]:
+        """Give the ids of the calls that come after one that may change something."""
+        for number, call in enumerate(calls):
+            known = self._twins.get(call["name"])
+            if known is None or known[1].__ibidem_binding__.tool.effect.changes:
+                return frozenset(later["id"] for later in calls[number + 1 :])
+        return frozenset()
+
+    @functools.cached_property
+    def _twins(self) -> dict[str, tuple[Any, Any]]:
+        """The twins of the node's own tools by name."""
+        return {name: (tool, langchain.adapt(tool, self.__ibidem__)) for name, tool in self.tools_by_name.items()}
+
+
+class _Turn:
+    """What one run of a node knows of its calls."""
+
+    __slots__ = ("behind", "in_threads", "order")
+
+    def __init__(self, *, in_threads: bool) -> None:
+        self.in_threads = in_threads
+        """Whether its calls take threads of an executor with a bound."""
+        self.order: Sequence[int] = ()
+        """The order in which the calls are started, where it is not that of emission."""
+        self.behind: frozenset[Any] | None = None
+        """The ids of calls that come after one that may change something, once somebody asked."""
+
+
+_NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 def _siblings(state: Any, key: str) -> Sequence[Any]:
@@ -149,7 +184,7 @@ class ToolNode(_Guarded):
 
 def _meet(node: _Guarded) -> None:
     """Declare the tools of a node, so that what is wrong with a declaration is said at once."""
-    for tool in node.tools_by_name.values():
+    for tool, _ in node._twins.values():
         langchain.adapt(tool, node.__ibidem__)
 
 
@@ -200,6 +235,7 @@ class _Walk:
         twin: Any = copy.copy(node)
         twin.__class__ = node.__class__ if already is not None else _guarded_class(type(node))
         twin.__ibidem__ = self._bound
+        twin.__dict__.pop("_twins", None)
         twin.func, twin.afunc = twin._func, twin._afunc  # a copy keeps those of the node it was copied from
         _meet(twin)
         return twin
