@@ -1,0 +1,171 @@
+"""The ways in which a test, which knows nothing of it, meets ibidem."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import suites
+
+
+class Way:
+    """How tests are run; this one changes nothing."""
+
+    wrapped = 0
+    """How many objects were wrapped so far."""
+
+    def calls(self) -> int:
+        """Say how many calls passed the guard of the test that is running."""
+        return 0
+
+    @contextlib.contextmanager
+    def test(self, item: pytest.Item) -> Iterator[None]:
+        """Surround one test, its fixtures included."""
+        yield
+
+
+def make(name: str | None, guard: str) -> Way:
+    """Return the way called *name*, its patches in place."""
+    if name is None:
+        return Way()
+    way = Through(guard)
+    {"node": way.replace_node, "wrapped": way.wrap_node, "graph": way.wrap_graphs, "tools": way.wrap_tools}[name]()
+    return way
+
+
+class Through(Way):
+    """Sends what tests make through a guard that is new for each of them."""
+
+    def __init__(self, guard: str) -> None:
+        self.options = suites.GUARDS[guard]
+        self.guard: Any = self.new_guard()
+        """The guard of the running test; before the first one, of what modules make while they are imported."""
+        self.every_tool = False
+        self.testing = False
+        """Whether a test is running; what is made before is wrapped test by test."""
+
+    def new_guard(self) -> Any:
+        import ibidem
+        from ibidem.guard import OPTIONS
+
+        as_without = {"errors": "raise"} if "errors" in OPTIONS else {}  # until there is another way, this is the only one
+        return ibidem.Guard(**as_without, **self.options)
+
+    def calls(self) -> int:
+        return self.guard.stats().calls
+
+    def wrap(self, value: Any) -> Any:
+        """Return *value* wrapped by the current guard."""
+        import ibidem
+
+        twin = ibidem.wrap(value, self.guard)
+        self.wrapped += twin is not value
+        return twin
+
+    @contextlib.contextmanager
+    def test(self, item: pytest.Item) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            self.guard = self.new_guard()
+            if self.every_tool:
+                self.wrap_what_is_there(item, patch)
+            self.testing = True
+            yield
+            self.testing = False
+
+    # -- the ways -----------------------------------------------------------------------------------------------
+
+    def replace_node(self) -> None:
+        import ibidem
+
+        way = self
+
+        class ToolNode(ibidem.ToolNode):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, guard=way.guard, **options)
+                way.wrapped += 1
+
+        put(ToolNode)
+        self.wrap_graphs()
+
+    def wrap_node(self) -> None:
+        from langgraph.prebuilt import ToolNode as Theirs
+
+        way = self
+
+        class Wrapping(type(Theirs)):
+            """Makes a class that answers its constructor with a wrapped instance of theirs."""
+
+            def __call__(cls, *args: Any, **options: Any) -> Any:
+                return way.wrap(Theirs(*args, **options)) if cls is ToolNode else super().__call__(*args, **options)
+
+            def __instancecheck__(cls, instance: object) -> bool:
+                return isinstance(instance, Theirs) if cls is ToolNode else super().__instancecheck__(instance)
+
+        class ToolNode(Theirs, metaclass=Wrapping):
+            pass
+
+        put(ToolNode)
+        self.wrap_graphs()
+
+    def wrap_graphs(self) -> None:
+        from langgraph.func import entrypoint
+        from langgraph.graph import StateGraph
+
+        for maker, method in ((StateGraph, "compile"), (entrypoint, "__call__")):
+            setattr(maker, method, self.wrapping(getattr(maker, method)))
+
+    def wrapping(self, made: Any) -> Any:
+        @functools.wraps(made)
+        def make(*args: Any, **options: Any) -> Any:
+            return self.wrap(made(*args, **options))
+
+        return make
+
+    def wrap_tools(self) -> None:
+        """Wrap every tool as its constructor returns it, whatever made it: so nobody ever holds the original.
+
+        Patching `invoke` and `run` instead would run a tool that overrides one of them twice.
+        """
+        from langchain_core.tools import BaseTool
+
+        import ibidem
+
+        metaclass: Any = type(BaseTool)
+        construct = metaclass.__call__
+
+        def call(cls: type, *args: Any, **options: Any) -> Any:
+            made = construct(cls, *args, **options)
+            ours = self.testing and isinstance(made, BaseTool) and ibidem.guard_of(made) is None
+            return self.wrap(made) if ours else made
+
+        metaclass.__call__ = call
+        self.every_tool = True
+
+    def wrap_what_is_there(self, item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
+        """Wrap, for one test, the tools that its module made at import and those among its parameters."""
+        places = [vars(item.module), item.callspec.params] if hasattr(item, "callspec") else [vars(item.module)]
+        for place in places:
+            for name, value in list(place.items()):
+                if holds_tools(value):
+                    patch.setitem(place, name, self.wrap(value))
+
+
+def holds_tools(value: Any) -> bool:
+    """Whether *value* is a tool, or a list or dict of nothing else."""
+    from langchain_core.tools import BaseTool
+
+    inside = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
+    return bool(inside) and all(isinstance(each, BaseTool) for each in inside)
+
+
+def put(node: type) -> None:
+    """Put *node* where langgraph and its tests look for ToolNode."""
+    from langgraph import prebuilt
+    from langgraph.prebuilt import chat_agent_executor, tool_node
+
+    node.__module__, node.__qualname__ = "langgraph.prebuilt.tool_node", "ToolNode"
+    for module in (prebuilt, chat_agent_executor, tool_node):
+        setattr(module, "ToolNode", node)

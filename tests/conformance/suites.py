@@ -1,0 +1,114 @@
+"""The frameworks' suites that are run, how each is sent through ibidem, and what may differ and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+GUARDS: Final = {"undeclared": {}, "reads": {"reads": ["*"]}}
+"""The two guards: nothing declared, and everything declared `Read()`."""
+
+WAYS: Final = {
+    "node": "ToolNode replaced by ibidem.ToolNode, every compiled graph wrapped",
+    "wrapped": "every ToolNode wrapped as an instance, every compiled graph wrapped",
+    "graph": "every compiled graph wrapped, nothing else",
+    "tools": "every tool wrapped as it is made",
+}
+
+
+@dataclass(frozen=True)
+class Exempt:
+    """A test that by nature cannot pass through a memo; if it passes, the entry is out of date and that is a failure."""
+
+    test: str
+    """Its id; without brackets it stands for all of its parameters."""
+    reason: str
+    says: str
+    """A part of the message it must fail with, so that no other fault can hide behind the entry."""
+    guards: tuple[str, ...] = ("reads",)
+    ways: tuple[str, ...] = tuple(WAYS)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tests of one distribution, as its source distribution has them."""
+
+    name: str
+    distribution: str
+    """The installed distribution; its version is what is fetched. Empty: the files are this project's own."""
+    files: tuple[str, ...]
+    ways: tuple[str, ...]
+    at_least: int
+    """So many tests must pass at baseline; fewer means that the suite has moved, not that all is well."""
+    reached: dict[str, int]
+    """So many tests must have sent a call through a guard, by way; far below what is usual, far above nothing."""
+    without: dict[str, str] = field(default_factory=dict)
+    """Tests that are left out, by id, and why."""
+    exempt: tuple[Exempt, ...] = ()
+    arguments: tuple[str, ...] = ()
+    """Further ones for pytest."""
+    environment: dict[str, str] = field(default_factory=dict)
+    always: bool = True
+    """Whether it runs without being named."""
+
+
+SUITES: Final = (
+    Suite(
+        name="prebuilt",
+        distribution="langgraph-prebuilt",
+        files=("tests",),
+        ways=("node", "wrapped", "graph", "tools"),
+        at_least=200,
+        reached={"node": 100, "wrapped": 100, "graph": 20, "tools": 100},
+    ),
+    Suite(
+        name="core",
+        distribution="langchain-core",
+        files=(
+            "tests/unit_tests/test_tools*.py",
+            "tests/unit_tests/utils/test_function_calling.py",
+            "tests/unit_tests/messages/test_utils.py",
+            "tests/unit_tests/runnables/test_runnable_events_v*.py",
+        ),
+        ways=("tools",),
+        at_least=300,
+        reached={"tools": 60},
+    ),
+    Suite(
+        name="graphs",
+        distribution="langgraph",
+        files=(
+            "tests/test_large_cases*.py",
+            "tests/test_tool_stream_handler.py",
+            "tests/test_stream_namespaces.py",
+            "tests/test_subgraph_persistence*.py",
+            "tests/test_interruption.py",
+            "tests/test_strict_resume.py",
+            "tests/test_parent_command*.py",
+        ),
+        ways=("node", "graph"),
+        at_least=200,
+        reached={"node": 10, "graph": 10},
+        environment={"NO_DOCKER": "true"},  # upstream's own switch for: no postgres, no redis
+    ),
+    Suite(
+        name="pregel",
+        distribution="langgraph",
+        files=("tests/test_pregel.py", "tests/test_pregel_async.py"),
+        ways=("node",),
+        at_least=600,
+        reached={"node": 3},
+        environment={"NO_DOCKER": "true"},
+        always=False,  # two minutes a run, nearly all of it graphs without a tool
+    ),
+    Suite(
+        name="standard",
+        distribution="",
+        files=("tests/conformance/test_standard.py",),
+        ways=("tools",),
+        at_least=40,
+        reached={"tools": 10},
+        arguments=("-p", "no:asyncio"),  # the tests are anyio's; pytest-asyncio warns at start, and warnings are errors
+        environment={"IBIDEM_CONFORMANCE": "bare"},  # the plugin wraps, so that the baseline is without
+    ),
+)
