@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ def adapt(function: Callable[..., Any], bound: Bound, effect: Effect | None = No
         if already.guard is not bound.guard:
             raise another_guard(function)
         if already.given == bound.given:
-            bound.guard.saw(function.__ibidem_tool__)  # type: ignore[attr-defined]
+            bound.guard.toolbox.saw(function.__ibidem_tool__)  # type: ignore[attr-defined]
             return function
         function = function.__wrapped__  # type: ignore[attr-defined]
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -41,6 +42,7 @@ def adapt(function: Callable[..., Any], bound: Bound, effect: Effect | None = No
 
 
 def another_guard(target: Any) -> ValueError:
+    """Say that something passes another guard already, and what to do."""
     name = getattr(target, "name", None) or getattr(target, "__name__", None) or repr(target)
     return ValueError(
         f"{name!r} already passes another guard, and a call passes one only: wrap the original, "
@@ -52,7 +54,7 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
     guard, given = bound.guard, bound.given
     arguments_of = Arguments(function)
     effect = effect if effect is not None else decorated_effect(function)
-    tool = guard.declare(
+    tool = guard.toolbox.declare(
         Tool(
             name=getattr(function, "__name__", type(function).__name__),
             effect=UNDECLARED,
@@ -62,14 +64,12 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         ),
         decorated=effect,
     )
-    awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
     def body_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
         if tool.effect.merge:
-            try:
+            with contextlib.suppress(NotCopied):  # then it has no key either
                 args, kwargs = private((args, kwargs))
-            except NotCopied:
-                pass  # then it has no key either, and nobody else is given what it does to its arguments
         return lambda: function(*args, **kwargs)
 
     if awaits:
@@ -126,10 +126,10 @@ class Arguments:
         parameters = self._signature.parameters.values()
         self._ordinary = all(p.kind in _ORDINARY for p in parameters)
         self._positional = tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self._all = tuple(p.name for p in parameters)
+        self._complete = frozenset(p.name for p in parameters)
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-        self.names = None if open_ended else frozenset(self._all)
+        self.names = None if open_ended else self._complete
         """The names of all arguments; None if it takes any."""
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
@@ -140,9 +140,9 @@ class Arguments:
         """
         if self._ordinary and len(args) <= len(self._positional):
             named = {**self._defaults, **dict(zip(self._positional, args, strict=False)), **kwargs}
-            if len(named) == len(self._all) and len(args) + len(kwargs) <= len(self._all):
-                if named.keys() == frozenset(self._all) and not kwargs.keys() & set(self._positional[: len(args)]):
-                    return named
+            given_twice = kwargs and not kwargs.keys().isdisjoint(self._positional[: len(args)])
+            if named.keys() == self._complete and not given_twice:
+                return named
         found = self._signature.bind(*args, **kwargs)
         found.apply_defaults()
         named = dict(found.arguments)

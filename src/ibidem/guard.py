@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
 from ibidem.core.call import Call, Key, Layer, Outcome, Tool, current
-from ibidem.core.declarations import Declarations, check_fields
-from ibidem.core.effects import Effect, Pure, Undeclared, reject_unknown
+from ibidem.core.declarations import Declarations
+from ibidem.core.effects import Effect, Pure, reject_unknown
 from ibidem.core.flights import Flights
 from ibidem.core.keys import NoExactKey, canonical
 from ibidem.core.resources import parse_answer, read_cells, write_cells
 from ibidem.core.runtime import Runtime
 from ibidem.layers.execute import Execute
 from ibidem.layers.memo import Memo
-from ibidem.report.events import Event, IbidemWarning, Kind, logger
+from ibidem.report.events import Event, Kind, logger
 from ibidem.report.statistics import Recorder, Stats
 from ibidem.report.tables import Entries, EntryView, Explained, Explanation
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
+from ibidem.toolbox import Toolbox
 
 Chain = Callable[[Call], Awaitable[Outcome]]
 
-OPTIONS = ("effects", "reads", "writes", "live", "default", "store", "user", "trust_mcp", "outside", "inside", "on_event")
+OPTIONS = (
+    "effects",
+    "reads",
+    "writes",
+    "live",
+    "default",
+    "store",
+    "user",
+    "trust_mcp",
+    "outside",
+    "inside",
+    "on_event",
+)
 
 
 class Guard:
@@ -71,10 +82,12 @@ class Guard:
         **unknown: Any,
     ) -> None:
         reject_unknown("Guard", unknown, OPTIONS)
-        self.declarations = Declarations.of(effects, reads, writes, live, default)
+        self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
         switch = os.environ.get("IBIDEM", "")
         if switch not in ("", "on", "off", "memory"):
-            raise ValueError(f"the environment variable IBIDEM={switch!r} is unknown: set it to off or memory, or unset it")
+            raise ValueError(
+                f"the environment variable IBIDEM={switch!r} is unknown: set it to off or memory, or unset it"
+            )
         if store is not None and not hasattr(store, "stamps"):
             raise TypeError(f"store={store!r} is no store: give ibidem.Memory(...), or None for one of its own")
         for name, function in (("user", user), ("on_event", on_event)):
@@ -84,8 +97,7 @@ class Guard:
             if callable(layers) or not all(callable(layer) for layer in layers):
                 raise TypeError(f"{name}= is a list of layers: async callables (call, inner) -> Outcome")
         self.off = switch == "off"
-        self.store: Store = Memory() if store is None or switch == "memory" else store
-        self.trust_mcp = trust_mcp
+        self.store: Store = store if store is not None and switch != "memory" else Memory()
         self.on_event = on_event
         self._options = {
             "effects": effects, "reads": reads, "writes": writes, "live": live, "default": default, "store": store,
@@ -99,69 +111,11 @@ class Guard:
             self._chain = _around(layer, self._chain)
         self.sees_every_call = bool(outside)
         self._recorder = Recorder()
-        self._tools: dict[str, Tool] = {}
-        self._seen = threading.local()
-        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
 
-    # -- declaring ------------------------------------------------------------------------------------------------
-
-    def declare(self, tool: Tool, decorated: Effect | None = None, hinted: Effect | None = None) -> Tool:
-        """Give a tool its effect, and remember it for `explain`. Called by adapters.
-
-        Raises:
-            ValueError: Contradicting declarations, or a template that names an argument the tool does not have.
-        """
-        effect, origin = self.declarations.effect_of(tool.name, decorated, hinted if self.trust_mcp else None)
-        check_fields(tool.name, effect, tool.parameters)
-        if effect.identity is not None or (effect.scope_spelled and effect.scope == "conversation"):
-            tool = tool.replace(reason=None)  # spelled out: whoever wrote that takes it on
-        if effect.identity is not None:
-            named = f"named:{effect.identity}"
-            tool = tool.replace(identify=lambda: named)
-        tool = tool.replace(effect=effect, origin=origin)
-        self._tools[tool.name] = tool
-        self.saw(tool)
-        return tool
-
-    def saw(self, tool: Tool) -> None:
-        """Note a tool for whoever is looking through a graph or a list."""
-        for found in getattr(self._seen, "stack", ()):
-            found[tool.name] = tool
-
-    @contextlib.contextmanager
-    def looking(self) -> Iterator[dict[str, Tool]]:
-        """Collect the tools that adapters meet in the meantime."""
-        stack = self._seen.__dict__.setdefault("stack", [])
-        found: dict[str, Tool] = {}
-        stack.append(found)
-        try:
-            yield found
-        finally:
-            stack.remove(found)
-
-    def review(self, tools: Mapping[str, Tool]) -> None:
-        """Warn, once each, of declarations without a tool, and of tools without any declaration."""
-        missed = [p for p in self.declarations.unmatched(self._tools) if p not in self._warned]
-        if missed:
-            self._warned.update(missed)
-            has = ", ".join(sorted(tools)) or "none"
-            warnings.warn(
-                f"declared, but no tool has that name: {', '.join(map(repr, missed))}; the tools are: {has}",
-                IbidemWarning,
-                stacklevel=4,
-            )
-        bare = tools and all(isinstance(tool.effect, Undeclared) for tool in tools.values())
-        if bare and not self.declarations.patterns and "" not in self._warned:
-            self._warned.add("")
-            warnings.warn(
-                f"nothing is declared, so nothing is remembered; the tools are: {', '.join(sorted(tools))}. "
-                "Say which only read, for example ibidem.wrap(graph, reads=['get_*'])",
-                IbidemWarning,
-                stacklevel=4,
-            )
+    # -- who asks -----------------------------------------------------------------------------------------------------
 
     def replace(self, **options: Any) -> Guard:
         """Make a guard with some options changed; it shares this one's store, so that a write is seen by both."""
@@ -312,11 +266,11 @@ class Guard:
             target: A tool, a list, a node or a graph, wrapped or not; None: every tool this guard has met.
         """
         if target is None:
-            tools: Mapping[str, Tool] = self._tools
+            tools: Mapping[str, Tool] = self.toolbox.tools
         else:
             from ibidem.wrapping import adapt  # wrapping needs the guard; the guard needs it for this answer only
 
-            with self.looking() as tools:
+            with self.toolbox.looking() as tools:
                 adapt(target, Bound(self, NOBODY))
         return Explanation(tuple(Explained.of(tool) for _, tool in sorted(tools.items())))
 

@@ -50,10 +50,10 @@ def wrap(target: T, guard: Guard | Bound | Effect | None = None, /, **options: A
         reject_unknown("wrap()", [name for name in options if name not in OPTIONS], OPTIONS)
         guard = Guard(**options)
     bound = guard if isinstance(guard, Bound) else Bound(guard, NOBODY)
-    with bound.guard.looking() as tools:
+    with bound.guard.toolbox.looking() as tools:
         wrapped = adapt(target, bound)
     if not _is_one(target):
-        bound.guard.review(tools)
+        bound.guard.toolbox.review(tools)
     return wrapped  # type: ignore[no-any-return]
 
 
@@ -103,7 +103,11 @@ def binding_of(target: Any) -> Bound | None:
 
 def _is_one(target: Any) -> bool:
     """Whether a value is a single tool: a glob that misses it may well be meant for the next."""
-    return not isinstance(target, (dict, list, tuple)) and not hasattr(target, "tools_by_name") and not hasattr(target, "nodes")
+    return (
+        not isinstance(target, (dict, list, tuple))
+        and not hasattr(target, "tools_by_name")
+        and not hasattr(target, "nodes")
+    )
 
 
 def _process_guard() -> Guard:

@@ -9,11 +9,12 @@ from typing import Any
 
 from ibidem.core.effects import MARK, UNDECLARED, Effect, Live, Read, Write
 
+
 @dataclass(frozen=True)
 class Declarations:
-    """What a guard was told. The first that speaks wins, in this order:
+    """What a guard was told.
 
-    an exact name in `effects`, a glob in `effects` in the order written, `reads`, `writes` and `live`, the decorator,
+    The first that speaks wins, in this order: an exact name in `effects`, a glob in `effects` in the order written, `reads`, `writes` and `live`, the decorator,
     a trusted hint of an MCP server, `default`.
     """
 
@@ -82,7 +83,7 @@ class Declarations:
 
     def _lists_with(self, name: str) -> list[str]:
         """Give the lists that name a tool, each with its first pattern that does."""
-        found = []
+        found: list[str] = []
         for where in ("reads", "writes", "live"):
             matching = [p for p in getattr(self, where) if p == name or fnmatch.fnmatchcase(name, p)]
             found.extend(f"{where}=[{pattern!r}]" for pattern in matching[:1])

@@ -48,7 +48,7 @@ def seconds(value: TTL, *, what: str = "ttl") -> float | None:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         result = float(value)
     else:
-        raise ValueError(f"{what}={value!r} is not a time: {advice}")
+        raise ValueError(f"{what}={value!r} is not a time: {advice}")  # noqa: TRY004
     if not math.isfinite(result) or result <= 0:
         raise ValueError(f"{what}={value!r} makes no sense: {advice}; what is never remembered is Live()")
     return result
@@ -91,7 +91,7 @@ class Effect:
 
     def __call__(self, target: T) -> T:
         """Declare this effect on a function or tool, and return that very object."""
-        if isinstance(target, type) or not callable(target) and not hasattr(target, "invoke"):
+        if isinstance(target, type) or not (callable(target) or hasattr(target, "invoke")):
             raise TypeError(f"@{self!r} declares a function or a tool, not {target!r}")
         marked = vars(target) if hasattr(target, "invoke") else getattr(target, "__dict__", None)
         if marked is None or not isinstance(marked, dict):

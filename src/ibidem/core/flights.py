@@ -145,9 +145,7 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
-    def board(
-        self, call: Call, joinable: Callable[[Call, Flight], bool], now: Callable[[], int]
-    ) -> Flight | None:
+    def board(self, call: Call, joinable: Callable[[Call, Flight], bool], now: Callable[[], int]) -> Flight | None:
         """Join the flight of a call's key, or lead a new one.
 
         Args:

@@ -25,7 +25,6 @@ from typing import Any
 
 from ibidem.core.keys import NoExactKey, exact
 
-
 _Found = tuple[Callable[[], Any], Any, Any]
 """How a function was found, the function, and the code it had."""
 
@@ -59,11 +58,15 @@ def of_object(thing: Any) -> str:
             return found[1]
         text = f"{OBJECT}{next(_numbers)}"
         try:
-            reference = weakref.ref(thing, lambda _, key=id(thing): _known.pop(key, None))  # type: ignore[misc]
+            reference = weakref.ref(thing, functools.partial(_drop, id(thing)))
         except TypeError:  # it cannot be referred to: a new text each time shares nothing, and is never wrong
             return text
         _known[id(thing)] = (reference, text)
         return text
+
+
+def _drop(key: int, _: object) -> None:
+    _known.pop(key, None)
 
 
 class Identity:

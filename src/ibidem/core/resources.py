@@ -1,4 +1,4 @@
-"""Resources: what a call reads or writes, named as paths of segments.
+r"""Resources: what a call reads or writes, named as paths of segments.
 
 `order:42:items` is a path of three segments. A trailing `*` names a path and everything below it. Two resources
 overlap exactly as this table says; `stamps.py` keeps it by looking at and raising the cells given below.

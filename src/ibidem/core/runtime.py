@@ -120,7 +120,7 @@ class BlockingRuntime:
         return asyncio._get_running_loop() is None
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251
 
     async def wait(self, flight: Flight) -> None:
         with POOL.waiting():

@@ -70,7 +70,7 @@ class MemoryStamps:
             return True
         lookup = self._cells.get  # bound before the floor is read: see the invariants
         floor = self._floor
-        for cell in cells:
+        for cell in cells:  # noqa: SIM110  # three times as fast as all() with a generator, and on every hit
             if lookup(cell, floor) > snapshot:
                 return False
         return True

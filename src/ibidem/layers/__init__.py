@@ -1,0 +1,1 @@
+"""The layers: one step each between a call and its tool."""

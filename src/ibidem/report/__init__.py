@@ -1,0 +1,1 @@
+"""What a guard tells: events, statistics, tables."""

@@ -1,8 +1,8 @@
-"""The adapter for LangChain tools.
+"""Twins: how a LangChain tool is wrapped without being anything else than it was.
 
-A wrapped tool is a *twin*: an instance of a subclass of the tool's own class that shares the tool's state and overrides
-`_run` and `_arun`. There the arguments are validated, coerced and defaulted, callbacks have fired, the raw result is at
-hand, every call gets its own message, and failures are seen before `handle_tool_error`. A proxy object would fail every
+A twin is an instance of a subclass of the tool's own class that shares the tool's state and overrides `_run` and
+`_arun`. There the arguments are validated, coerced and defaulted, callbacks have fired, the raw result is at hand, every
+call gets its own message, and failures are seen before `handle_tool_error`. A proxy object would fail every
 `isinstance`; a `model_copy` would split what a tool keeps in itself.
 """
 
@@ -13,54 +13,18 @@ import functools
 import inspect
 import typing
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
-from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
-from langchain_core.tools.base import _format_output, _get_runnable_config_param
-from pydantic import ValidationError
 
-from ibidem.core.asker import running_config
-from ibidem.core.call import Outcome, Tool, current
-from ibidem.core.copies import NotCopied, private
-from ibidem.core.declarations import decorated_effect
-from ibidem.core.effects import MARK, UNDECLARED, Effect, Read
-from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
+from ibidem.core.effects import MARK, Effect
 from ibidem.functions import another_guard
 from ibidem.guard import Bound, Guard
-from ibidem.tools import Shape, listens
+from ibidem.langchain.binding import Binding, Note, annotated, note
+from ibidem.langchain.shape import Shape
 from ibidem.wrapping import binding_of
-
-_behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
-
-
-@contextlib.contextmanager
-def behind_others() -> Iterator[None]:
-    """Say that an earlier call of the same turn may change what the tool called in this block reads."""
-    token = _behind.set(True)
-    try:
-        yield
-    finally:
-        _behind.reset(token)
-
-
-_note: ContextVar[_Note | None]
-
-
-class _Note:
-    """Carries an outcome from where a tool runs to where its message is made."""
-
-    __slots__ = ("outcome", "tool")
-
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        self.outcome: Outcome | None = None
-
-
-_note = ContextVar("ibidem_note", default=None)
 
 
 def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseTool:
@@ -75,14 +39,14 @@ def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseToo
             raise another_guard(tool)
         binding: Binding = tool.__ibidem_binding__  # type: ignore[attr-defined]
         if already.given == bound.given:
-            bound.guard.saw(binding.tool)
+            bound.guard.toolbox.saw(binding.tool)
             return tool
         tool = binding.plain
     twins = _twins.setdefault(bound.guard, {})
     key = (id(tool), bound.given)
     found = twins.get(key)
     if found is not None and found[0]() is tool and effect is None:
-        bound.guard.saw(found[1].__ibidem_binding__.tool)  # type: ignore[attr-defined]
+        bound.guard.toolbox.saw(found[1].__ibidem_binding__.tool)  # type: ignore[attr-defined]
         return found[1]
     twin = _twin(tool, Binding(tool, bound, effect))
     twins[key] = (weakref.ref(tool, lambda _: twins.pop(key, None)), twin)
@@ -93,108 +57,9 @@ _twins: weakref.WeakKeyDictionary[Guard, dict[Any, tuple[Any, BaseTool]]] = weak
 """The twins of each guard by tool. A twin holds its tool, so an entry lives as long as its guard."""
 
 
-class Binding:
-    """What a twin knows: its tool, its guard, and how to name the arguments of a call."""
-
-    def __init__(self, plain: BaseTool, bound: Bound, effect: Effect | None = None) -> None:
-        self.plain = plain
-        self.bound = bound
-        self.guard = bound.guard
-        self.shape = Shape(plain)
-        function = self.shape.function
-        self.tool = self.guard.declare(
-            Tool(
-                name=plain.name,
-                effect=UNDECLARED,
-                origin="",
-                identify=self.shape.identity(),
-                parameters=self.shape.parameters,
-                reason=self.shape.reason,
-                function=function,
-                shareable=self.shape.shareable,
-            ),
-            decorated=effect if effect is not None else decorated_effect(plain, function),
-            hinted=Read() if self.shape.hinted_read_only else None,
-        )
-
-    def hit(self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None) -> ToolMessage | None:
-        """Answer a tool call from the memo without running LangChain's machinery, where nobody would see it run."""
-        if not self.tool.effect.remembered or self.shape.quick is None or _behind.get():
-            return None
-        around = running_config()
-        if config is None:
-            config = around
-        elif around and "configurable" not in config:
-            config = {**around, **config}
-        if listens(twin, config, around):
-            return None
-        try:
-            arguments = self.shape.quick(call["args"])
-        except (ValidationError, TypeError):
-            return None  # the long way says what is wrong
-        outcome = self.guard.hit(self.tool, arguments, given=self.bound.given, config=config)
-        if outcome is None:
-            return None
-        content, artifact = outcome.value if self.shape.has_artifact else (outcome.value, None)
-        message = _format_output(content, artifact, call["id"], twin.name, "success")
-        return _annotated(message, outcome)  # type: ignore[no-any-return]
-
-    def run(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Take a call through the guard in this thread."""
-        if self._is_inside():
-            return run(*args, **kwargs)
-        arguments, body = self._prepared(run, args, kwargs)
-        call = self.guard.prepare(
-            self.tool, arguments, body, BLOCKING, given=self.bound.given, behind=_behind.get()
-        )
-        return self._ended(run_blocking(self.guard.run(call)))
-
-    async def arun(
-        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, awaits: bool
-    ) -> Any:
-        """Take a call through the guard on the running loop."""
-        if self._is_inside() and awaits:
-            return await run(*args, **kwargs)
-        arguments, body = self._prepared(run, args, kwargs)
-        call = self.guard.prepare(
-            self.tool, arguments, body, ASYNCIO, awaits=awaits, given=self.bound.given, behind=_behind.get()
-        )
-        return self._ended(await self.guard.run(call))
-
-    def _is_inside(self) -> bool:
-        """Whether this is the body of a call of this very tool: an `_arun` that calls `self._run`, say."""
-        call = current.get()
-        return call is not None and call.tool is self.tool
-
-    def _prepared(
-        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], Callable[[], Any]]:
-        arguments = self.shape.named(args, kwargs)
-        if self.tool.effect.merge:
-            try:
-                args, copies = private((args, arguments))
-                kwargs = {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
-            except NotCopied:
-                pass  # then it has no key either
-        return arguments, lambda: run(*args, **kwargs)
-
-    def _ended(self, outcome: Outcome) -> Any:
-        note = _note.get()
-        if note is not None and note.tool is self.tool:
-            note.outcome = outcome
-        return outcome.unwrap()
-
-
-def _annotated(message: Any, outcome: Outcome | None) -> Any:
-    """Say on a replayed message how it came; its content stays as it is."""
-    if outcome is not None and outcome.how != "ran" and isinstance(message, ToolMessage):
-        message.response_metadata["ibidem"] = {"how": outcome.how, "age_s": round(outcome.age, 3)}
-    return message
-
-
 def _twin(plain: BaseTool, binding: Binding) -> BaseTool:
     """Make an instance of the tool's twin class that shares all state with the tool."""
-    twin: BaseTool = object.__new__(_twin_class(type(plain)))
+    twin: Any = object.__new__(_twin_class(type(plain)))
     for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
         object.__setattr__(twin, slot, getattr(plain, slot))
     object.__setattr__(twin, "__ibidem__", binding.bound)
@@ -272,22 +137,22 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.__ibidem_binding__.tool.effect.merge:
             return cls.run(self, *args, **kwargs)
-        note = _Note(self.__ibidem_binding__.tool)
-        token = _note.set(note)
+        carrier = Note(self.__ibidem_binding__.tool)
+        token = note.set(carrier)
         try:
-            return _annotated(cls.run(self, *args, **kwargs), note.outcome)
+            return annotated(cls.run(self, *args, **kwargs), carrier.outcome)
         finally:
-            _note.reset(token)
+            note.reset(token)
 
     async def arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.__ibidem_binding__.tool.effect.merge:
             return await cls.arun(self, *args, **kwargs)
-        note = _Note(self.__ibidem_binding__.tool)
-        token = _note.set(note)
+        carrier = Note(self.__ibidem_binding__.tool)
+        token = note.set(carrier)
         try:
-            return _annotated(await cls.arun(self, *args, **kwargs), note.outcome)
+            return annotated(await cls.arun(self, *args, **kwargs), carrier.outcome)
         finally:
-            _note.reset(token)
+            note.reset(token)
 
     named = {"_run": _run, "_arun": _arun}
     for name, method in {"invoke": invoke, "ainvoke": ainvoke, "run": run, "arun": arun}.items():
@@ -339,4 +204,3 @@ def _copying(cls: type[BaseTool]) -> dict[str, Any]:
         "__deepcopy__": __deepcopy__,
         "__reduce_ex__": __reduce_ex__,
     }
-

@@ -1,4 +1,4 @@
-"""What the LangChain adapter needs to know about a tool: its function, arguments, injected ones, and identity."""
+"""Shapes: what there is to know about a LangChain tool: its function, arguments, injected ones, and identity."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
 
 from langchain_core.globals import get_debug
+from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.tools import Tool as SingleInputTool
 from langchain_core.tools.base import (
-    ToolOutputMixin,
     _get_runnable_config_param,
     _is_injected_arg_type,
     get_all_basemodel_annotations,
 )
 from langchain_core.tracers import context as tracing
+from langchain_core.utils.env import env_var_is_set
 from pydantic import BaseModel
 
 from ibidem.core.identity import Identity
@@ -35,7 +36,9 @@ class Shape:
         self._tool = tool
         self._class = type(tool)
         self._is_simple = isinstance(tool, (StructuredTool, SingleInputTool))
-        self.function: Any = getattr(tool, "func", None) or getattr(tool, "coroutine", None) if self._is_simple else None
+        self.function: Any = (
+            getattr(tool, "func", None) or getattr(tool, "coroutine", None) if self._is_simple else None
+        )
         """The plain function behind it, if it is made of one."""
         self.awaits = bool(tool.coroutine) if self._is_simple else self._class._arun is not BaseTool._arun  # type: ignore[attr-defined]
         """Whether it has an asynchronous body of its own."""
@@ -96,7 +99,7 @@ class Shape:
         return Identity(*methods, facts=lambda: [self._facts(), self._state(), bool(methods)], owner=self._tool)
 
     def _facts(self) -> Any:
-        schema = self._tool.args_schema
+        schema: Any = self._tool.args_schema
         shape = schema if schema is None or isinstance(schema, dict) else schema.model_json_schema()
         exact(shape)  # a schema that has no exact encoding makes the tool stand for itself
         return [self._class.__module__, self._class.__qualname__, self._tool.name, shape, self._tool.response_format]
@@ -152,7 +155,7 @@ class Shape:
         )
 
     def _quick(self) -> Callable[[Any], Mapping[str, Any]] | None:
-        schema = self._tool.args_schema
+        schema: Any = self._tool.args_schema
         plain = (
             self._class._to_args_and_kwargs is BaseTool._to_args_and_kwargs
             and self._class._parse_input is BaseTool._parse_input
@@ -166,7 +169,7 @@ class Shape:
         if self.injected or not _validates_plainly(schema):
             return None
         validate = schema.__pydantic_validator__.validate_python
-        return lambda args: validate(args).__dict__  # type: ignore[no-any-return]
+        return lambda args: validate(args).__dict__
 
 
 _PLAIN = (str, int, float, bool, type(None), Any)
@@ -177,9 +180,11 @@ def _validates_plainly(schema: Any) -> bool:
     if not issubclass(schema, BaseModel) or schema.__pydantic_custom_init__ or schema.__pydantic_post_init__:
         return False
     decorators = schema.__pydantic_decorators__
-    if any(getattr(decorators, name) for name in ("validators", "field_validators", "root_validators", "model_validators")):
+    if any(
+        getattr(decorators, name) for name in ("validators", "field_validators", "root_validators", "model_validators")
+    ):
         return False
-    if schema.model_config.get("extra") == "allow" or schema.model_validate.__func__ is not BaseModel.model_validate.__func__:
+    if schema.model_config.get("extra") == "allow" or "model_validate" in vars(schema):
         return False
     return all(
         name not in ("args", "kwargs")
@@ -213,6 +218,6 @@ def listens(tool: BaseTool, config: Mapping[str, Any], around: Mapping[str, Any]
     if tracing._tracing_v2_is_enabled():
         return True
     return any(
-        var.get() is not None or (env is not None and handler is not None and tracing.env_var_is_set(env))
+        var.get() is not None or (env is not None and handler is not None and env_var_is_set(env))
         for var, _, handler, env in tracing._configure_hooks
     )

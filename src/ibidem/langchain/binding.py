@@ -1,0 +1,143 @@
+"""Bindings: what ties one LangChain tool to one guard, and takes its calls through."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_core.tools.base import _format_output
+from pydantic import ValidationError
+
+from ibidem.core.asker import running_config
+from ibidem.core.call import Outcome, Tool, current
+from ibidem.core.copies import NotCopied, private
+from ibidem.core.declarations import decorated_effect
+from ibidem.core.effects import UNDECLARED, Effect, Read
+from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
+from ibidem.guard import Bound
+from ibidem.langchain.shape import Shape, listens
+
+_behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
+
+
+@contextlib.contextmanager
+def behind_others() -> Iterator[None]:
+    """Say that an earlier call of the same turn may change what the tool called in this block reads."""
+    token = _behind.set(True)
+    try:
+        yield
+    finally:
+        _behind.reset(token)
+
+
+class Note:
+    """Carries an outcome from where a tool runs to where its message is made."""
+
+    __slots__ = ("outcome", "tool")
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        self.outcome: Outcome | None = None
+
+
+note: ContextVar[Note | None] = ContextVar("ibidem_note", default=None)
+"""Where the outcome of the tool call under way is to be put."""
+
+
+class Binding:
+    """What a twin knows: its tool, its guard, and how to name the arguments of a call."""
+
+    def __init__(self, plain: BaseTool, bound: Bound, effect: Effect | None = None) -> None:
+        self.plain = plain
+        self.bound = bound
+        self.guard = bound.guard
+        self.shape = Shape(plain)
+        function = self.shape.function
+        self.tool = self.guard.toolbox.declare(
+            Tool(
+                name=plain.name,
+                effect=UNDECLARED,
+                origin="",
+                identify=self.shape.identity(),
+                parameters=self.shape.parameters,
+                reason=self.shape.reason,
+                function=function,
+                shareable=self.shape.shareable,
+            ),
+            decorated=effect if effect is not None else decorated_effect(plain, function),
+            hinted=Read() if self.shape.hinted_read_only else None,
+        )
+
+    def hit(self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None) -> ToolMessage | None:
+        """Answer a tool call from the memo without running LangChain's machinery, where nobody would see it run."""
+        if not self.tool.effect.remembered or self.shape.quick is None or _behind.get():
+            return None
+        around = running_config()
+        if config is None:
+            config = around
+        elif around and "configurable" not in config:
+            config = {**around, **config}
+        if listens(twin, config, around):
+            return None
+        try:
+            arguments = self.shape.quick(call["args"])
+        except (ValidationError, TypeError):
+            return None  # the long way says what is wrong
+        outcome = self.guard.hit(self.tool, arguments, given=self.bound.given, config=config)
+        if outcome is None:
+            return None
+        content, artifact = outcome.value if self.shape.has_artifact else (outcome.value, None)
+        message = _format_output(content, artifact, call["id"], twin.name, "success")
+        return annotated(message, outcome)  # type: ignore[no-any-return]
+
+    def run(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Take a call through the guard in this thread."""
+        if self._is_inside():
+            return run(*args, **kwargs)
+        arguments, body = self._prepared(run, args, kwargs)
+        call = self.guard.prepare(self.tool, arguments, body, BLOCKING, given=self.bound.given, behind=_behind.get())
+        return self._ended(run_blocking(self.guard.run(call)))
+
+    async def arun(
+        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, awaits: bool
+    ) -> Any:
+        """Take a call through the guard on the running loop."""
+        if self._is_inside() and awaits:
+            return await run(*args, **kwargs)
+        arguments, body = self._prepared(run, args, kwargs)
+        call = self.guard.prepare(
+            self.tool, arguments, body, ASYNCIO, awaits=awaits, given=self.bound.given, behind=_behind.get()
+        )
+        return self._ended(await self.guard.run(call))
+
+    def _is_inside(self) -> bool:
+        """Whether this is the body of a call of this very tool: an `_arun` that calls `self._run`, say."""
+        call = current.get()
+        return call is not None and call.tool is self.tool
+
+    def _prepared(
+        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], Any]]:
+        arguments = self.shape.named(args, kwargs)
+        if self.tool.effect.merge:
+            with contextlib.suppress(NotCopied):  # then it has no key either
+                args, copies = private((args, arguments))
+                kwargs = {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
+        return arguments, lambda: run(*args, **kwargs)
+
+    def _ended(self, outcome: Outcome) -> Any:
+        carrier = note.get()
+        if carrier is not None and carrier.tool is self.tool:
+            carrier.outcome = outcome
+        return outcome.unwrap()
+
+
+def annotated(message: Any, outcome: Outcome | None) -> Any:
+    """Say on a replayed message how it came; its content stays as it is."""
+    if outcome is not None and outcome.how != "ran" and isinstance(message, ToolMessage):
+        message.response_metadata["ibidem"] = {"how": outcome.how, "age_s": round(outcome.age, 3)}
+    return message

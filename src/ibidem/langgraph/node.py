@@ -1,0 +1,190 @@
+"""The guarded ToolNode: every call of a turn passes the guard below whatever the node's own wrappers do."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt import ToolNode as PlainToolNode
+
+from ibidem import langchain
+from ibidem.core.asker import NOBODY
+from ibidem.core.keys import NoExactKey, canonical
+from ibidem.guard import Bound, Guard
+from ibidem.langchain.binding import behind_others
+
+
+class GuardedNode(PlainToolNode):
+    """A ToolNode whose calls pass a guard.
+
+    The tools of the node stay the user's own; each call is handed on with its tool replaced by the twin, below whatever
+    `wrap_tool_call` does. Each run is one of a *view* of the node: a shallow copy that knows its turn.
+    """
+
+    __ibidem__: Bound
+    _turn: _Turn | None = None
+
+    @functools.wraps(PlainToolNode._func)
+    def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
+        return super(GuardedNode, self._view(in_threads=True))._func(input, config, runtime)
+
+    @functools.wraps(PlainToolNode._afunc)
+    async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
+        return await super(GuardedNode, self._view(in_threads=False))._afunc(input, config, runtime)
+
+    def _view(self, *, in_threads: bool) -> Any:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _turn=_Turn(in_threads=in_threads))
+        return view
+
+    def _parse_input(self, input: Any) -> Any:  # noqa: A002
+        calls, kind = super()._parse_input(input)
+        if self._turn is None or not self._turn.in_threads or len(calls) < 2:
+            return calls, kind
+        self._turn.order = _leaders_first(calls)
+        return [calls[n] for n in self._turn.order], kind
+
+    def _combine_tool_outputs(self, outputs: Any, input_type: Any) -> Any:
+        if self._turn is not None and self._turn.order:
+            ordered = dict(zip(self._turn.order, outputs, strict=True))
+            outputs = [ordered[n] for n in range(len(outputs))]
+        return super()._combine_tool_outputs(outputs, input_type)
+
+    def _execute_tool_sync(self, request: Any, input_type: Any, config: Any) -> Any:
+        twin = self._twin(request)
+        if twin is None:
+            return super()._execute_tool_sync(request, input_type, config)
+        with self._place(twin, request):
+            message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
+            if message is None:
+                return super()._execute_tool_sync(request.override(tool=twin), input_type, config)
+        return self._normalize_tool_response(message, request.tool_call, input_type)
+
+    async def _execute_tool_async(self, request: Any, input_type: Any, config: Any) -> Any:
+        twin = self._twin(request)
+        if twin is None:
+            return await super()._execute_tool_async(request, input_type, config)
+        with self._place(twin, request):
+            message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
+            if message is None:
+                return await super()._execute_tool_async(request.override(tool=twin), input_type, config)
+        return self._normalize_tool_response(message, request.tool_call, input_type)
+
+    def _twin(self, request: Any) -> Any:
+        tool = request.tool
+        known = self._twins.get(tool.name) if tool is not None else None
+        if known is not None and known[0] is tool:
+            return known[1]
+        return None if tool is None else langchain.adapt(tool, self.__ibidem__)
+
+    def _place(self, twin: Any, request: Any) -> Any:
+        """Say for one call whether one that comes earlier in the same message may change what it reads."""
+        if not twin.__ibidem_binding__.tool.effect.merge:
+            return _NOTHING
+        turn = self._turn or _Turn(in_threads=False)
+        if turn.behind is None:
+            turn.behind = self._behind(_siblings(request.state, self._messages_key))
+        return behind_others() if request.tool_call["id"] in turn.behind else _NOTHING
+
+    def _behind(self, calls: Sequence[Any]) -> frozenset[Any]:
+        """Give the ids of the calls that come after one that may change something."""
+        for number, call in enumerate(calls):
+            known = self._twins.get(call["name"])
+            if known is None or known[1].__ibidem_binding__.tool.effect.changes:
+                return frozenset(later["id"] for later in calls[number + 1 :])
+        return frozenset()
+
+    @functools.cached_property
+    def _twins(self) -> dict[str, tuple[Any, Any]]:
+        """The twins of the node's own tools by name."""
+        return {name: (tool, langchain.adapt(tool, self.__ibidem__)) for name, tool in self.tools_by_name.items()}
+
+
+class _Turn:
+    """What one run of a node knows of its calls."""
+
+    __slots__ = ("behind", "in_threads", "order")
+
+    def __init__(self, *, in_threads: bool) -> None:
+        self.in_threads = in_threads
+        """Whether its calls take threads of an executor with a bound."""
+        self.order: Sequence[int] = ()
+        """The order in which the calls are started, where it is not that of emission."""
+        self.behind: frozenset[Any] | None = None
+        """The ids of calls that come after one that may change something, once somebody asked."""
+
+
+_NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+def _siblings(state: Any, key: str) -> Sequence[Any]:
+    """Give the calls of the message that a call comes from."""
+    messages = (
+        state if isinstance(state, list) else state.get(key) if isinstance(state, dict) else getattr(state, key, None)
+    )
+    for message in reversed(messages or ()):
+        if isinstance(message, AIMessage):
+            return message.tool_calls
+    return ()
+
+
+def _leaders_first(calls: Sequence[Any]) -> list[int]:
+    """Order a turn so that no thread waits for a call that has none yet: repeats come after what they repeat."""
+    seen = set()
+    leaders: list[int] = []
+    followers: list[int] = []
+    for number, call in enumerate(calls):
+        try:
+            key = (call["name"], canonical(call["args"]))
+        except NoExactKey:
+            leaders.append(number)
+            continue
+        (followers if key in seen else leaders).append(number)
+        seen.add(key)
+    return [*leaders, *followers]
+
+
+class ToolNode(GuardedNode):
+    """LangGraph's `ToolNode` with a guard.
+
+    Args:
+        tools: As LangGraph's.
+        guard: The guard that its calls pass; None: one of its own.
+        **options: LangGraph's own.
+    """
+
+    def __init__(
+        self, tools: Sequence[BaseTool | Callable[..., Any]], *, guard: Guard | Bound | None = None, **options: Any
+    ) -> None:
+        self.__ibidem__ = guard if isinstance(guard, Bound) else Bound(guard or Guard(), NOBODY)
+        super().__init__(tools, **options)
+        meet(self)
+
+
+def meet(node: GuardedNode) -> None:
+    """Declare the tools of a node, so that what is wrong with a declaration is said at once."""
+    for tool, _ in node._twins.values():
+        langchain.adapt(tool, node.__ibidem__)
+
+
+def guarded(node: PlainToolNode, bound: Bound) -> GuardedNode:
+    """Give a node of the same class that passes a guard; the one given stays as it is."""
+    twin: Any = copy.copy(node)
+    twin.__class__ = type(node) if isinstance(node, GuardedNode) else _guarded_class(type(node))
+    twin.__ibidem__ = bound
+    twin.__dict__.pop("_twins", None)
+    twin.func, twin.afunc = twin._func, twin._afunc  # a copy keeps those of the node it was copied from
+    meet(twin)
+    return twin  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=256)
+def _guarded_class(cls: type[PlainToolNode]) -> type[GuardedNode]:
+    if cls is PlainToolNode:
+        return GuardedNode
+    return type(cls.__name__, (GuardedNode, cls), {"__module__": cls.__module__, "__qualname__": cls.__qualname__})

@@ -1,0 +1,85 @@
+"""The toolbox: the tools that a guard has met, each with the effect that was declared for it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+
+from ibidem.core.call import Tool
+from ibidem.core.declarations import Declarations, check_fields
+from ibidem.core.effects import Effect, Undeclared
+from ibidem.report.events import IbidemWarning
+
+
+class Toolbox:
+    """What a guard knows of its tools.
+
+    Args:
+        declarations: What the guard was told.
+        trust_mcp: Whether an MCP server's hint counts as a declaration.
+    """
+
+    def __init__(self, declarations: Declarations, *, trust_mcp: bool) -> None:
+        self.tools: dict[str, Tool] = {}
+        """The tools met so far, by name."""
+        self._declarations = declarations
+        self._trust_mcp = trust_mcp
+        self._looking = threading.local()
+        self._warned: set[str] = set()
+
+    def declare(self, tool: Tool, decorated: Effect | None = None, hinted: Effect | None = None) -> Tool:
+        """Give a tool its effect, and remember it for `explain`. Called by adapters.
+
+        Raises:
+            ValueError: Contradicting declarations, or a template that names an argument the tool does not have.
+        """
+        effect, origin = self._declarations.effect_of(tool.name, decorated, hinted if self._trust_mcp else None)
+        check_fields(tool.name, effect, tool.parameters)
+        if effect.identity is not None or (effect.scope_spelled and effect.scope == "conversation"):
+            tool = tool.replace(reason=None)  # spelled out: whoever wrote that takes it on
+        if effect.identity is not None:
+            named = f"named:{effect.identity}"
+            tool = tool.replace(identify=lambda: named)
+        tool = tool.replace(effect=effect, origin=origin)
+        self.tools[tool.name] = tool
+        self.saw(tool)
+        return tool
+
+    def saw(self, tool: Tool) -> None:
+        """Note a tool for whoever is looking through a graph or a list."""
+        for found in getattr(self._looking, "stack", ()):
+            found[tool.name] = tool
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[dict[str, Tool]]:
+        """Collect the tools that adapters meet in the meantime."""
+        stack = self._looking.__dict__.setdefault("stack", [])
+        found: dict[str, Tool] = {}
+        stack.append(found)
+        try:
+            yield found
+        finally:
+            stack.remove(found)
+
+    def review(self, tools: Mapping[str, Tool]) -> None:
+        """Warn, once each, of declarations without a tool, and of tools without any declaration."""
+        missed = [p for p in self._declarations.unmatched(self.tools) if p not in self._warned]
+        if missed:
+            self._warned.update(missed)
+            has = ", ".join(sorted(tools)) or "none"
+            warnings.warn(
+                f"declared, but no tool has that name: {', '.join(map(repr, missed))}; the tools are: {has}",
+                IbidemWarning,
+                stacklevel=4,
+            )
+        bare = tools and all(isinstance(tool.effect, Undeclared) for tool in tools.values())
+        if bare and not self._declarations.patterns and "" not in self._warned:
+            self._warned.add("")
+            warnings.warn(
+                f"nothing is declared, so nothing is remembered; the tools are: {', '.join(sorted(tools))}. "
+                "Say which only read, for example ibidem.wrap(graph, reads=['get_*'])",
+                IbidemWarning,
+                stacklevel=4,
+            )
