@@ -18,6 +18,10 @@ class Outcomes:
     """How each test ended, and what it said."""
     calls: dict[str, int]
     wrapped: int
+    replays: int
+    """How many answers came from the memo because they were asked for again."""
+    warnings: dict[str, str]
+    """What ibidem's own code made others warn of, by test."""
 
     @property
     def passed(self) -> set[str]:
@@ -63,12 +67,19 @@ def compare(suite: Suite, way: str, guard: str, baseline: Outcomes, through: Out
             verdict.differences.append(f"{ending}, and not as it is exempted for: {test}: {first_line(said)}")
         else:
             verdict.exempted.append(f"{test}: {rule.reason}")
+    verdict.differences.extend(
+        f"warning from ibidem's code: {test}: {first_line(said)}" for test, said in through.warnings.items()
+    )
     if len(baseline.passed) < suite.at_least:
         verdict.empty.append(
             f"only {len(baseline.passed)} tests pass at baseline; at least {suite.at_least} were expected"
         )
     if through.wrapped == 0:
         verdict.empty.append(NOTHING_WRAPPED)
+    if guard == "replayed" and through.replays < suite.reached[way] // 2:
+        verdict.empty.append(
+            f"only {through.replays} answers came from the memo; at least {suite.reached[way] // 2} were expected"
+        )
     if through.reached < suite.reached[way]:
         verdict.empty.append(
             f"{through.reached} tests sent a call through a guard; at least {suite.reached[way]} were expected"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import suites
+from replay import Replay
 
 
 class Way:
@@ -19,6 +20,10 @@ class Way:
 
     def calls(self) -> int:
         """Say how many calls passed the guard of the test that is running."""
+        return 0
+
+    def replays(self) -> int:
+        """Say how many answers so far came from the memo because they were asked for again."""
         return 0
 
     @contextlib.contextmanager
@@ -41,6 +46,7 @@ class Through(Way):
 
     def __init__(self, guard: str) -> None:
         self.options = suites.GUARDS[guard]
+        self.replay = Replay(lambda: self.guard.entries()) if guard == "replayed" else None
         self.guard: Any = self.new_guard()
         """The guard of the running test; before the first one, of what modules make while they are imported."""
         self.every_tool = False
@@ -51,19 +57,28 @@ class Through(Way):
         import ibidem
         from ibidem.guard import OPTIONS
 
-        as_without = {"errors": "raise"} if "errors" in OPTIONS else {}  # until there is another way, this is the only one
+        as_without = (
+            {"errors": "raise"} if "errors" in OPTIONS else {}
+        )  # until there is another way, this is the only one
         return ibidem.Guard(**as_without, **self.options)
 
     def calls(self) -> int:
         return self.guard.stats().calls
 
+    def replays(self) -> int:
+        return self.replay.answers if self.replay is not None else 0
+
     def wrap(self, value: Any) -> Any:
         """Return *value* wrapped by the current guard."""
         import ibidem
 
-        twin = ibidem.wrap(value, self.guard)
+        twin = ibidem.wrap(value, self.here())
         self.wrapped += twin is not value
         return twin
+
+    def here(self) -> Any:
+        """Return the guard to wrap with; where answers are replayed, a whole test is one conversation."""
+        return self.guard if self.replay is None else self.guard.bind(conversation="of this test")
 
     @contextlib.contextmanager
     def test(self, item: pytest.Item) -> Iterator[None]:
@@ -84,8 +99,18 @@ class Through(Way):
 
         class ToolNode(ibidem.ToolNode):
             def __init__(self, *args: Any, **options: Any) -> None:
-                super().__init__(*args, guard=way.guard, **options)
+                super().__init__(*args, guard=way.here(), **options)
                 way.wrapped += 1
+
+            if way.replay is not None:
+
+                def _execute_tool_sync(self, request: Any, *rest: Any) -> Any:
+                    call = functools.partial(super()._execute_tool_sync, request, *rest)
+                    return way.replay.twice(request.tool_call["name"], call)
+
+                async def _execute_tool_async(self, request: Any, *rest: Any) -> Any:
+                    call = functools.partial(super()._execute_tool_async, request, *rest)
+                    return await way.replay.atwice(request.tool_call["name"], call)
 
         put(ToolNode)
         self.wrap_graphs()
@@ -139,30 +164,43 @@ class Through(Way):
         def call(cls: type, *args: Any, **options: Any) -> Any:
             made = construct(cls, *args, **options)
             ours = self.testing and isinstance(made, BaseTool) and ibidem.guard_of(made) is None
-            return self.wrap(made) if ours else made
+            return self.wrap_tool(made) if ours else made
 
         metaclass.__call__ = call
         self.every_tool = True
 
+    def wrap_tool(self, tool: Any) -> Any:
+        """Return *tool* wrapped, and asking twice where that is wanted."""
+        twin = self.wrap(tool)
+        if self.replay is not None:
+            self.replay.patch(type(twin))
+        return twin
+
     def wrap_what_is_there(self, item: pytest.Item, patch: pytest.MonkeyPatch) -> None:
         """Wrap, for one test, the tools that its module made at import and those among its parameters."""
+        from langchain_core.tools import BaseTool
+
         places = [vars(item.module), item.callspec.params] if hasattr(item, "callspec") else [vars(item.module)]
         for place in places:
             for name, value in list(place.items()):
-                if holds_tools(value):
-                    patch.setitem(place, name, self.wrap(value))
+                if isinstance(value, BaseTool):
+                    patch.setitem(place, name, self.wrap_tool(value))
+                elif is_list_of_tools(value):
+                    patch.setitem(place, name, [self.wrap_tool(each) for each in value])
 
 
-def holds_tools(value: Any) -> bool:
-    """Whether *value* is a tool, or a list or dict of nothing else."""
+def is_list_of_tools(value: Any) -> bool:
+    """Whether *value* is a list of tools and nothing else."""
     from langchain_core.tools import BaseTool
 
-    inside = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
-    return bool(inside) and all(isinstance(each, BaseTool) for each in inside)
+    return isinstance(value, list) and bool(value) and all(isinstance(each, BaseTool) for each in value)
 
 
 def put(node: type) -> None:
-    """Put *node* where langgraph and its tests look for ToolNode."""
+    """Put *node* where langgraph and its tests look for ToolNode, under the name that drawings of graphs show.
+
+    Whoever writes ibidem.ToolNode gets a drawing that says so. A wrapped node must keep its name by itself.
+    """
     from langgraph import prebuilt
     from langgraph.prebuilt import chat_agent_executor, tool_node
 

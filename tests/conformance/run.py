@@ -54,7 +54,7 @@ class Run:
         with log.open("w") as output:
             try:
                 ran = subprocess.run(
-                    [str(python), "-m", "pytest", "-q", "--tb=short", f"--rootdir={root}", *plugin, *self.suite.arguments, *left_out, *files],
+                    [str(python), "-m", "pytest", "-q", "-vv", "--tb=short", f"--rootdir={root}", *plugin, *self.suite.arguments, *left_out, *files],
                     cwd=root, env=self.environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     timeout=TIMEOUT, check=False,
                 )  # fmt: skip
@@ -142,7 +142,8 @@ def conformance(suite: Suite, python: Path, root: Path, pool: ThreadPoolExecutor
         verdict = compare(suite, way, guard, before, through)
         failed |= bool(verdict.faults)
         rows.append(f"{way:9}{guard:12}{len(before.passed):5} passed at baseline, {len(through.passed):5} through ibidem; "
-                    f"{sum(through.calls.values()):5} calls from {through.reached:4} tests passed the guard")  # fmt: skip
+                    f"{sum(through.calls.values()):5} calls from {through.reached:3} tests passed the guard"
+                    + (f", {through.replays} answered again" if through.replays else ""))  # fmt: skip
         rows.extend(f"    {each}" for each in verdict.faults)
         rows.extend(f"    exempted: {each}" for each in verdict.exempted)
         rows.extend(f"    passes only through ibidem: {each}" for each in verdict.gained)

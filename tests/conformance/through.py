@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import broken
 import patches
 import pytest
 import suites
+
+IBIDEM = Path(str(importlib.util.find_spec("ibidem").origin)).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +46,8 @@ class Recorder:
         self.path, self.way = path, way
         self.outcomes: dict[str, tuple[str, str]] = {}
         self.calls: dict[str, int] = {}
+        self.warnings: dict[str, str] = {}
+        """What ibidem's own code made others warn of, by test."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -59,8 +65,18 @@ class Recorder:
                 return  # what came first is the cause
             self.outcomes[report.nodeid] = (ending(report), message(report))
 
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
+        if IBIDEM in Path(warning_message.filename).parents:
+            self.warnings[nodeid] = f"{warning_message.category.__name__}: {warning_message.message}"
+
     def pytest_sessionfinish(self) -> None:
-        kept = {"outcomes": self.outcomes, "calls": self.calls, "wrapped": self.way.wrapped}
+        kept = {
+            "outcomes": self.outcomes,
+            "calls": self.calls,
+            "wrapped": self.way.wrapped,
+            "replays": self.way.replays(),
+            "warnings": self.warnings,
+        }
         self.path.write_text(json.dumps(kept), encoding="utf-8")
 
 
@@ -78,4 +94,4 @@ def message(report: pytest.TestReport) -> str:
     if not report.failed:
         return ""
     crash = getattr(report.longrepr, "reprcrash", None)
-    return (crash.message if crash else str(report.longrepr))[:2000]
+    return (crash.message if crash else str(report.longrepr))[:20000]

@@ -57,9 +57,9 @@ class Shape:
         """Validates the raw arguments of a tool call exactly as the tool would; None where that takes the tool itself."""
 
     @staticmethod
-    def answers_itself(cls: type[BaseTool]) -> bool:  # noqa: PLW0211
+    def answers_itself(tool_class: type[BaseTool]) -> bool:
         """Whether a class runs its calls itself instead of leaving that to LangChain."""
-        methods = (getattr(cls, name) for name in ("invoke", "ainvoke", "run", "arun"))
+        methods = (getattr(tool_class, name) for name in ("invoke", "ainvoke", "run", "arun"))
         return any(not method.__module__.startswith("langchain_core.") for method in methods)
 
     @property

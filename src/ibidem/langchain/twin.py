@@ -64,7 +64,7 @@ def _twin(plain: BaseTool, binding: Binding) -> BaseTool:
         object.__setattr__(twin, slot, getattr(plain, slot))
     object.__setattr__(twin, "__ibidem__", binding.bound)
     object.__setattr__(twin, "__ibidem_binding__", binding)
-    return twin
+    return twin  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -76,7 +76,8 @@ def _twin_class(cls: type[BaseTool]) -> Any:
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
     }
-    twin = type(cls)(cls.__name__, (cls,), body)
+    metaclass: Any = type(cls)
+    twin = metaclass(cls.__name__, (cls,), body)
     overrides = _whole_overrides(cls) if Shape.answers_itself(cls) else _inner_overrides(cls)
     # Set afterwards: in the class body pydantic would take what begins with an underscore for private attributes.
     for name, method in {**overrides, **_copying(cls)}.items():
@@ -179,7 +180,7 @@ def _whole_overrides(cls: type[BaseTool]) -> dict[str, Any]:
     return {name: method(name) for name in ("invoke", "ainvoke", "run", "arun")}
 
 
-def _copying(cls: type[BaseTool]) -> dict[str, Any]:
+def _copying(cls: Any) -> dict[str, Any]:
     """A copy of a twin passes the same guard; pickled, it becomes the plain tool, as a guard belongs to its process."""
 
     def copied(self: Any, plain: Any) -> Any:

@@ -45,7 +45,9 @@ class Store(Protocol):
     `ibidem.testing.StoreSuite` is the suite that a store must pass.
     """
 
-    stamps: Stamps
+    @property
+    def stamps(self) -> Stamps:
+        """What entries are checked against."""
 
     def now(self) -> float:
         """Seconds on the clock of the entries."""
