@@ -1,0 +1,1 @@
+"""The demo: one support agent, without ibidem and with it (`python -m ibidem.demo`)."""
