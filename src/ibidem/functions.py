@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ibidem.core.asker import running_config
-from ibidem.core.call import Tool, passing
+from ibidem.core.call import Call, Outcome, Tool, passing
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
 from ibidem.core.identity import Identity
-from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
+from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
 from ibidem.guard import Bound
 from ibidem.wrapping import binding_of
 
@@ -66,44 +66,33 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
     )
     awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
-    def body_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+    def ask(args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime) -> Outcome | Call:
+        """Give what is remembered, or the call to make."""
+        arguments, config = arguments_of(args, kwargs), running_config()
+        known = guard.hit(tool, arguments, given=given, config=config)
+        if known is not None:
+            return known
         if tool.effect.merge:
             with contextlib.suppress(NotCopied):  # then it has no key either
                 args, kwargs = private((args, kwargs))
-        return lambda: function(*args, **kwargs)
+        body = functools.partial(function, *args, **kwargs)
+        return guard.prepare(tool, arguments, body, runtime, awaits=awaits, given=given, config=config)
 
-    if awaits:
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if passing(called):
+            return function(*args, **kwargs)
+        asked = ask(args, kwargs, BLOCKING)
+        return (asked if isinstance(asked, Outcome) else run_blocking(guard.run(asked))).unwrap()
 
-        @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            arguments = arguments_of(args, kwargs)
-            if passing(wrapper):
-                return await function(*args, **kwargs)
-            config = running_config()
-            outcome = guard.hit(tool, arguments, given=given, config=config)
-            if outcome is None:
-                body = body_of(args, kwargs)
-                outcome = await guard.run(
-                    guard.prepare(tool, arguments, body, ASYNCIO, awaits=True, given=given, config=config)
-                )
-            return outcome.unwrap()
+    @functools.wraps(function)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        if passing(awaited):
+            return await function(*args, **kwargs)
+        asked = ask(args, kwargs, ASYNCIO)
+        return (asked if isinstance(asked, Outcome) else await guard.run(asked)).unwrap()
 
-    else:
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            arguments = arguments_of(args, kwargs)
-            if passing(wrapper):
-                return function(*args, **kwargs)
-            config = running_config()
-            outcome = guard.hit(tool, arguments, given=given, config=config)
-            if outcome is None:
-                body = body_of(args, kwargs)
-                outcome = run_blocking(
-                    guard.run(guard.prepare(tool, arguments, body, BLOCKING, given=given, config=config))
-                )
-            return outcome.unwrap()
-
+    wrapper = awaited if awaits else called
     wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool})
     if effect is not None:
         wrapper.__dict__[MARK] = effect

@@ -98,9 +98,9 @@ class Declarations:
 def decorated_effect(*things: Any) -> Effect | None:
     """Give the effect that a decorator left on one of these."""
     for thing in things:
-        effect = getattr(thing, "__dict__", {}).get(MARK) if thing is not None else None
-        if effect is None and hasattr(thing, "__func__"):
-            effect = decorated_effect(thing.__func__)
+        effect = getattr(thing, "__dict__", {}).get(MARK)
+        if effect is None:
+            effect = getattr(getattr(thing, "__func__", None), "__dict__", {}).get(MARK)  # a method's function
         if isinstance(effect, Effect):
             return effect
     return None

@@ -28,9 +28,11 @@ class Runtime(Protocol):
 
     def now(self) -> float:
         """Seconds on a monotonic clock."""
+        ...
 
     def may_wait(self) -> bool:
         """Whether this caller may wait for another one."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Pass time."""
@@ -40,6 +42,7 @@ class Runtime(Protocol):
 
     async def invoke(self, call: Call) -> Any:
         """Run the tool itself, in the body of the call."""
+        ...
 
 
 class AsyncioRuntime:

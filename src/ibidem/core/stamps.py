@@ -33,18 +33,22 @@ class Stamps(Protocol):
 
     def now(self) -> int:
         """The number of the last change: the snapshot of a read that starts now."""
+        ...
 
     def fresh(self, cells: Iterable[Cell], snapshot: int) -> bool:
         """Whether none of the cells has changed since the snapshot."""
+        ...
 
     def still(self, cells: Iterable[Cell]) -> bool:
         """Whether no change of any of the cells is under way."""
+        ...
 
     def touch(self, cells: Iterable[Cell]) -> None:
         """Raise the cells: a change that has happened."""
 
     def open(self, raised: Iterable[Cell], held: Iterable[Cell]) -> Opening:
         """Begin a change: raise the first cells now, and hold the second open until it closes."""
+        ...
 
 
 class MemoryStamps:

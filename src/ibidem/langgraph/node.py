@@ -31,14 +31,14 @@ class GuardedNode(PlainToolNode):
 
     @functools.wraps(PlainToolNode._func)
     def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        return super(GuardedNode, self._view(in_threads=True))._func(input, config, runtime)
+        return super(GuardedNode, self._view(in_threads=True))._func(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
 
     @functools.wraps(PlainToolNode._afunc)
     async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        return await super(GuardedNode, self._view(in_threads=False))._afunc(input, config, runtime)
+        return await super(GuardedNode, self._view(in_threads=False))._afunc(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _view(self, *, in_threads: bool) -> Any:
-        view = object.__new__(type(self))
+        view: Any = object.__new__(type(self))
         view.__dict__.update(self.__dict__, _turn=_Turn(in_threads=in_threads))
         return view
 

@@ -48,27 +48,34 @@ class Store(Protocol):
     @property
     def stamps(self) -> Stamps:
         """What entries are checked against."""
+        ...
 
     def now(self) -> float:
         """Seconds on the clock of the entries."""
+        ...
 
     def get(self, key: Key) -> Entry | None:
         """Give a live entry. Whether it is still right, the caller checks against the stamps."""
+        ...
 
     def put(self, key: Key, entry: Entry) -> bool:
         """Keep an entry; False if there is no room for it."""
+        ...
 
     def forget(self, unwanted: Callable[[Key, Entry], bool]) -> int:
         """Drop the entries for which `unwanted` answers true, and say how many."""
+        ...
 
     def entries(self) -> Iterator[tuple[Key, Entry]]:
         """Give the live entries, as of now."""
+        ...
 
     def mark(self, identity: str) -> None:
         """Note that a tool has asked a person: it is never remembered again."""
 
     def marked(self, identity: str) -> bool:
         """Whether a tool has ever asked a person."""
+        ...
 
     def close(self) -> None:
         """Let go of what the store holds. It can be closed twice."""
