@@ -72,17 +72,23 @@ class Binding:
             hinted=Read() if self.shape.hinted_read_only else None,
         )
 
-    def hit(self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None) -> ToolMessage | None:
-        """Answer a tool call from the memo without running LangChain's machinery, where nobody would see it run."""
+    def hit(
+        self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None, *, quiet: bool = False
+    ) -> ToolMessage | None:
+        """Answer a tool call from the memo without running LangChain's machinery, where nobody would see it run.
+
+        Args:
+            twin: The tool.
+            call: Its `args` and `id`.
+            config: LangChain's.
+            quiet: Whether the caller knows already that nobody listens to this configuration.
+        """
         if not self.tool.effect.remembered or self.shape.quick is None or _behind.get():
             return None
-        around = running_config()
-        if config is None:
-            config = around
-        elif around and "configurable" not in config:
-            config = {**around, **config}
-        if listens(twin, config, around):
+        if twin.callbacks or twin.verbose or (not quiet and listens(config)):
             return None
+        if config is None or "configurable" not in config:
+            config = {**running_config(), **(config or {})}
         try:
             arguments = self.shape.quick(call["args"])
         except (ValidationError, TypeError):

@@ -22,6 +22,7 @@ from langchain_core.tracers import context as tracing
 from langchain_core.utils.env import env_var_is_set
 from pydantic import BaseModel
 
+from ibidem.core.asker import running_config
 from ibidem.core.identity import Identity
 from ibidem.core.keys import exact
 
@@ -208,11 +209,11 @@ def _is_plain(annotation: Any) -> bool:
     return annotation in (list, dict, tuple)
 
 
-def listens(tool: BaseTool, config: Mapping[str, Any], around: Mapping[str, Any]) -> bool:
-    """Whether anybody would be told of a run: handlers, a tracer, a hook, or debug mode."""
-    if tool.callbacks or tool.verbose or get_debug():
+def listens(config: Mapping[str, Any] | None) -> bool:
+    """Whether anybody would be told of a run with this configuration: handlers, a tracer, a hook, or debug mode."""
+    if get_debug():
         return True
-    callbacks = config.get("callbacks") or around.get("callbacks")
+    callbacks = (config or {}).get("callbacks") or running_config().get("callbacks")
     if callbacks and (isinstance(callbacks, list) or callbacks.handlers or callbacks.inheritable_handlers):
         return True
     if tracing._tracing_v2_is_enabled():

@@ -17,6 +17,7 @@ from ibidem.core.asker import NOBODY
 from ibidem.core.keys import NoExactKey, canonical
 from ibidem.guard import Bound, Guard
 from ibidem.langchain.binding import behind_others
+from ibidem.langchain.shape import listens
 
 
 class GuardedNode(PlainToolNode):
@@ -31,28 +32,49 @@ class GuardedNode(PlainToolNode):
 
     @functools.wraps(PlainToolNode._func)
     def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        return super(GuardedNode, self._view(in_threads=True))._func(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
+        return super(GuardedNode, self._view(config, in_threads=True))._func(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
 
     @functools.wraps(PlainToolNode._afunc)
     async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        return await super(GuardedNode, self._view(in_threads=False))._afunc(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
+        view = self._view(config, in_threads=False)
+        return await super(GuardedNode, view)._afunc(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _view(self, *, in_threads: bool) -> Any:
+    def _view(self, config: Any, *, in_threads: bool) -> Any:
         view: Any = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _turn=_Turn(in_threads=in_threads))
+        view.__dict__.update(self.__dict__, _turn=_Turn(config, in_threads=in_threads))
         return view
 
     def _parse_input(self, input: Any) -> Any:  # noqa: A002
+        """Look at the whole turn before anything starts: answer what is known, and put repeats behind their leaders."""
         calls, kind = super()._parse_input(input)
-        if self._turn is None or not self._turn.in_threads or len(calls) < 2:
+        turn = self._turn
+        if turn is None or kind == "tool_calls":  # Send brings the calls of a turn one by one
             return calls, kind
-        self._turn.order = _leaders_first(calls)
-        return [calls[n] for n in self._turn.order], kind
+        behind = turn.behind = self._behind(calls)
+        if self._wrap_tool_call is None and self._awrap_tool_call is None:
+            turn.answers = self._answers(calls, kind, behind, turn.config)
+        rest = [number for number in range(len(calls)) if number not in turn.answers]
+        turn.order = _leaders_first(calls, rest) if turn.in_threads else rest
+        return [calls[number] for number in turn.order], kind
+
+    def _answers(self, calls: Sequence[Any], kind: Any, behind: frozenset[Any], config: Any) -> dict[int, Any]:
+        """Give the calls of a turn that are remembered; wrappers of the node would want to see them, so it has none."""
+        found: dict[int, Any] = {}
+        if listens(config):
+            return found
+        for number, call in enumerate(calls):
+            known = self._twins.get(call["name"])
+            if known is not None and call["id"] not in behind:
+                message = known[1].__ibidem_binding__.hit(known[1], call, config, quiet=True)
+                if message is not None:
+                    found[number] = self._normalize_tool_response(message, call, kind)
+        return found
 
     def _combine_tool_outputs(self, outputs: Any, input_type: Any) -> Any:
-        if self._turn is not None and self._turn.order:
-            ordered = dict(zip(self._turn.order, outputs, strict=True))
-            outputs = [ordered[n] for n in range(len(outputs))]
+        turn = self._turn
+        if turn is not None and turn.order is not None:
+            done = {**turn.answers, **dict(zip(turn.order, outputs, strict=True))}
+            outputs = [done[number] for number in range(len(done))]
         return super()._combine_tool_outputs(outputs, input_type)
 
     def _execute_tool_sync(self, request: Any, input_type: Any, config: Any) -> Any:
@@ -86,7 +108,7 @@ class GuardedNode(PlainToolNode):
         """Say for one call whether one that comes earlier in the same message may change what it reads."""
         if not twin.__ibidem_binding__.tool.effect.merge:
             return _NOTHING
-        turn = self._turn or _Turn(in_threads=False)
+        turn = self._turn or _Turn(None, in_threads=False)
         if turn.behind is None:
             turn.behind = self._behind(_siblings(request.state, self._messages_key))
         return behind_others() if request.tool_call["id"] in turn.behind else _NOTHING
@@ -108,15 +130,18 @@ class GuardedNode(PlainToolNode):
 class _Turn:
     """What one run of a node knows of its calls."""
 
-    __slots__ = ("behind", "in_threads", "order")
+    __slots__ = ("answers", "behind", "config", "in_threads", "order")
 
-    def __init__(self, *, in_threads: bool) -> None:
+    def __init__(self, config: Any, *, in_threads: bool) -> None:
+        self.config = config
         self.in_threads = in_threads
         """Whether its calls take threads of an executor with a bound."""
-        self.order: Sequence[int] = ()
-        """The order in which the calls are started, where it is not that of emission."""
         self.behind: frozenset[Any] | None = None
         """The ids of calls that come after one that may change something, once somebody asked."""
+        self.answers: dict[int, Any] = {}
+        """What was remembered, by the number of the call in the message."""
+        self.order: Sequence[int] | None = None
+        """The numbers of the other calls in the order in which they start; None: as they came."""
 
 
 _NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -133,14 +158,14 @@ def _siblings(state: Any, key: str) -> Sequence[Any]:
     return ()
 
 
-def _leaders_first(calls: Sequence[Any]) -> list[int]:
+def _leaders_first(calls: Sequence[Any], numbers: Sequence[int]) -> list[int]:
     """Order a turn so that no thread waits for a call that has none yet: repeats come after what they repeat."""
     seen = set()
     leaders: list[int] = []
     followers: list[int] = []
-    for number, call in enumerate(calls):
+    for number in numbers:
         try:
-            key = (call["name"], canonical(call["args"]))
+            key = (calls[number]["name"], canonical(calls[number]["args"]))
         except NoExactKey:
             leaders.append(number)
             continue
