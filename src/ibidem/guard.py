@@ -105,7 +105,7 @@ class Guard:
         }  # fmt: skip
         self._user = user
         self._memo = Memo(self.store, Flights(), self._not_remembered)
-        self.layers: tuple[Any, ...] = (Execute(),) if self.off else (*outside, self._memo, *inside, Execute())
+        self.layers: tuple[Any, ...] = (*outside, self._memo, *inside, Execute())
         self._chain: Chain = Execute()
         for layer in reversed(self.layers[:-1]):
             self._chain = _around(layer, self._chain)
@@ -170,7 +170,7 @@ class Guard:
         config = running_config() if config is None else config
         who = asker(given, config.get("configurable") or {})
         effect, parent = tool.effect, current.get()
-        if self.off or not effect.merge:
+        if not effect.merge:
             if effect.changes and who.user is None and self._user is not None:
                 who = who._replace(user=user_of(self._user, config))
             return Call(tool, arguments, who, runtime, body, awaits, parent=parent)
@@ -186,7 +186,7 @@ class Guard:
         self, tool: Tool, arguments: Mapping[str, Any], *, given: Given, config: Mapping[str, Any] | None = None
     ) -> Outcome | None:
         """Give what is remembered for a call without making one; None: make one. Called by adapters, for speed."""
-        if self.off or self.sees_every_call or not tool.effect.remembered:
+        if self.sees_every_call or not tool.effect.remembered:
             return None
         config = running_config() if config is None else config
         who = asker(given, config.get("configurable") or {})
@@ -225,7 +225,7 @@ class Guard:
         try:
             outcome = await self._chain(call)
         except BaseException as flow:
-            self._recorder.came(call.tool.name, "ran", 0.0, failed=False, reason=call.reason)
+            self._recorder.stopped(call.tool.name)
             self._tell("interrupted", call.tool.name, call.asker.conversation[1], reason=type(flow).__name__)
             raise
         self._record(call.tool, call.asker.conversation[1], outcome, call.reason)

@@ -40,7 +40,7 @@ class Toolbox:
         if effect.identity is not None or (effect.scope_spelled and effect.scope == "conversation"):
             tool = tool.replace(reason=None)  # spelled out: whoever wrote that takes it on
         if effect.identity is not None:
-            named = f"named:{effect.identity}"
+            named = f"named:{tool.name!r}:{effect.identity!r}"
             tool = tool.replace(identify=lambda: named)
         tool = tool.replace(effect=effect, origin=origin)
         self.tools[tool.name] = tool

@@ -58,7 +58,9 @@ def wrap(target: T, guard: Guard | Bound | Effect | None = None, /, **options: A
 
 
 def adapt(target: Any, bound: Bound, effect: Effect | None = None) -> Any:
-    """Wrap a value with the adapter of the framework it comes from."""
+    """Wrap a value with the adapter of the framework it comes from; a guard that is off leaves it as it is."""
+    if bound.guard.off:
+        return target
     if isinstance(target, type):
         raise TypeError(f"{target.__name__} is a class: wrap an instance of it")
     if isinstance(target, dict):

@@ -17,12 +17,12 @@ operations at a time.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from ibidem.core import forks
 
 if TYPE_CHECKING:
     from ibidem.core.call import Call, Key, Outcome
@@ -140,7 +140,13 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[Key, Flight] = {}
-        _tables.add(self)
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        """Start a forked child with no flights: their leaders are not there to land them."""
+        global _lock  # noqa: PLW0603
+        _lock = threading.Lock()
+        self._flights = {}
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -203,17 +209,3 @@ def _wake(futures: list[asyncio.Future[None]]) -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
-
-
-_tables: weakref.WeakSet[Flights] = weakref.WeakSet()
-
-
-def _forget_flights_in_child() -> None:
-    """Start a forked child with no flights: their leaders are not there to land them."""
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-    for table in list(_tables):
-        table._flights = {}
-
-
-os.register_at_fork(after_in_child=_forget_flights_in_child)

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from ibidem.core import forks
+
 LIMIT = min(32, (os.cpu_count() or 1) + 4)
 """Threads that run at once: the bound of Python's own default executor."""
 
@@ -78,9 +80,10 @@ class Pool:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._reset()
+        self._after_fork()
+        forks.after(self)
 
-    def _reset(self) -> None:
+    def _after_fork(self) -> None:
         self._ready = threading.Condition()
         self._queue: deque[Task] = deque()
         self._running = 0
@@ -140,5 +143,3 @@ class Pool:
 
 POOL = Pool()
 """The threads of this process. A forked child starts with none."""
-
-os.register_at_fork(after_in_child=POOL._reset)

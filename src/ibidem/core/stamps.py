@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
+from ibidem.core import forks
 from ibidem.core.resources import Cell
 
 
@@ -65,6 +66,14 @@ class MemoryStamps:
         self._sequence = 0
         self._floor = 0
         self._limit = limit
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        """Forget every read, and let go of changes that only the parent's threads could end."""
+        self._lock = threading.Lock()
+        self._open = Counter()
+        self._raise(())
+        self._floor, self._cells = self._sequence, {}
 
     def now(self) -> int:
         return self._sequence

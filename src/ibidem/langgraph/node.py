@@ -48,7 +48,9 @@ class GuardedNode(PlainToolNode):
         """Look at the whole turn before anything starts: answer what is known, and put repeats behind their leaders."""
         calls, kind = super()._parse_input(input)
         turn = self._turn
-        if turn is None or kind == "tool_calls":  # Send brings the calls of a turn one by one
+        if (
+            turn is None or kind == "tool_calls" or self.__ibidem__.guard.off
+        ):  # Send brings the calls of a turn one by one
             return calls, kind
         behind = turn.behind = self._behind(calls)
         if self._wrap_tool_call is None and self._awrap_tool_call is None:
@@ -99,6 +101,8 @@ class GuardedNode(PlainToolNode):
 
     def _twin(self, request: Any) -> Any:
         tool = request.tool
+        if self.__ibidem__.guard.off:
+            return None
         known = self._twins.get(tool.name) if tool is not None else None
         if known is not None and known[0] is tool:
             return known[1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ibidem.core import forks
 from ibidem.report import views
 
 
@@ -24,6 +25,8 @@ class ToolStats:
     """Calls that shared another call's run."""
     failed: int = 0
     """Runs that failed."""
+    stopped: int = 0
+    """Calls that were cancelled, or asked a person."""
     seconds: float = 0.0
     """Seconds that the runs took."""
     saved_seconds: float = 0.0
@@ -48,7 +51,7 @@ class Stats:
         """All tools together."""
         total = ToolStats()
         for each in self.tools.values():
-            for name in ("calls", "ran", "memo", "shared", "failed", "seconds", "saved_seconds"):
+            for name in ("calls", "ran", "memo", "shared", "failed", "stopped", "seconds", "saved_seconds"):
                 setattr(total, name, getattr(total, name) + getattr(each, name))
             total.uncacheable.update(each.uncacheable)
         return total
@@ -86,10 +89,11 @@ class Stats:
         for name, each in [*sorted(self.tools.items()), ("total", self.total)]:
             reasons = "; ".join(f"{count} x {reason}" for reason, count in each.uncacheable.most_common())
             saved = f"{each.saved_seconds:.3f}"
-            rows.append([name, each.calls, each.ran, each.memo, each.shared, each.failed, saved, reasons])
+            counts = [each.calls, each.ran, each.memo, each.shared, each.failed, each.stopped]
+            rows.append([name, *counts, saved, reasons])
         return views.Table(
             "ibidem: calls and where their results came from",
-            ["tool", "calls", "ran", "memo", "shared", "failed", "saved s", "not remembered"],
+            ["tool", "calls", "ran", "memo", "shared", "failed", "stopped", "saved s", "not remembered"],
             rows,
         )
 
@@ -108,6 +112,10 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tools: dict[str, ToolStats] = {}
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def came(self, tool: str, how: str, elapsed: float, *, failed: bool, reason: str | None) -> None:
         """Count a call and how it ended."""
@@ -127,6 +135,13 @@ class Recorder:
             if reason is not None:
                 each.uncacheable[reason] += 1
 
+    def stopped(self, tool: str) -> None:
+        """Count a call that control flow ended."""
+        with self._lock:
+            each = self._of(tool)
+            each.calls += 1
+            each.stopped += 1
+
     def not_remembered(self, tool: str, reason: str) -> None:
         """Count a result that could not be kept."""
         with self._lock:
@@ -140,23 +155,5 @@ class Recorder:
 
     def snapshot(self) -> Stats:
         with self._lock:
-            return Stats(
-                {
-                    name: ToolStats(
-                        each.calls,
-                        each.ran,
-                        each.memo,
-                        each.shared,
-                        each.failed,
-                        each.seconds,
-                        each.saved_seconds,
-                        Counter(each.uncacheable),
-                    )
-                    for name, each in self._tools.items()
-                }
-            )
-
-    def reset(self) -> None:
-        """Begin to count anew."""
-        with self._lock:
-            self._tools.clear()
+            copies = {name: replace(each, uncacheable=Counter(each.uncacheable)) for name, each in self._tools.items()}
+        return Stats(copies)

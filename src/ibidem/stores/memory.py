@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+from ibidem.core import forks
 from ibidem.core.call import Key
 from ibidem.core.stamps import MemoryStamps
 from ibidem.stores.protocol import Entry
@@ -41,6 +42,13 @@ class Memory:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._bytes = 0
         self._marks: set[str] = set()
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        """Start a forked child empty: another thread may have been in the middle of a change."""
+        self._lock = threading.Lock()
+        self._entries = OrderedDict()
+        self._bytes = 0
 
     def __repr__(self) -> str:
         return f"Memory({len(self._entries)} of {self._max_entries} entries, {self._bytes} of {self._max_bytes} bytes)"
