@@ -19,7 +19,7 @@ class Outcomes:
     calls: dict[str, int]
     wrapped: int
     replays: int
-    """How many answers came from the memo because they were asked for again."""
+    """How many repeats were answered from the memo."""
     warnings: dict[str, str]
     """What ibidem's own code made others warn of, by test."""
 
@@ -67,9 +67,10 @@ def compare(suite: Suite, way: str, guard: str, baseline: Outcomes, through: Out
             verdict.differences.append(f"{ending}, and not as it is exempted for: {test}: {first_line(said)}")
         else:
             verdict.exempted.append(f"{test}: {rule.reason}")
-    verdict.differences.extend(
-        f"warning from ibidem's code: {test}: {first_line(said)}" for test, said in through.warnings.items()
-    )
+    for said, tests in grouped(through.warnings).items():
+        verdict.differences.append(
+            f"warning from ibidem's code in {len(tests)} tests, such as {tests[0]}: {first_line(said)}"
+        )
     if len(baseline.passed) < suite.at_least:
         verdict.empty.append(
             f"only {len(baseline.passed)} tests pass at baseline; at least {suite.at_least} were expected"
@@ -78,7 +79,7 @@ def compare(suite: Suite, way: str, guard: str, baseline: Outcomes, through: Out
         verdict.empty.append(NOTHING_WRAPPED)
     if guard == "replayed" and through.replays < suite.reached[way] // 2:
         verdict.empty.append(
-            f"only {through.replays} answers came from the memo; at least {suite.reached[way] // 2} were expected"
+            f"only {through.replays} repeats were answered from the memo; at least {suite.reached[way] // 2} were expected"
         )
     if through.reached < suite.reached[way]:
         verdict.empty.append(
@@ -90,6 +91,14 @@ def compare(suite: Suite, way: str, guard: str, baseline: Outcomes, through: Out
 def covers(rule: Exempt, test: str) -> bool:
     """Whether *rule* speaks of *test*: of exactly this one, or of all parameters of one function."""
     return test == rule.test or test.partition("[")[0] == rule.test
+
+
+def grouped(warnings: dict[str, str]) -> dict[str, list[str]]:
+    """Turn what was said by test into tests by what was said."""
+    tests: dict[str, list[str]] = {}
+    for test, said in warnings.items():
+        tests.setdefault(said, []).append(test)
+    return tests
 
 
 def first_line(said: str) -> str:

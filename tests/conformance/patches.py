@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import suites
+
 from replay import Replay
 
 
@@ -23,7 +24,7 @@ class Way:
         return 0
 
     def replays(self) -> int:
-        """Say how many answers so far came from the memo because they were asked for again."""
+        """Say how many repeats so far were answered from the memo."""
         return 0
 
     @contextlib.contextmanager
@@ -46,7 +47,7 @@ class Through(Way):
 
     def __init__(self, guard: str) -> None:
         self.options = suites.GUARDS[guard]
-        self.replay = Replay(lambda: self.guard.entries()) if guard == "replayed" else None
+        self.replay = Replay(lambda: self.guard) if guard == "replayed" else None
         self.guard: Any = self.new_guard()
         """The guard of the running test; before the first one, of what modules make while they are imported."""
         self.every_tool = False
@@ -72,13 +73,9 @@ class Through(Way):
         """Return *value* wrapped by the current guard."""
         import ibidem
 
-        twin = ibidem.wrap(value, self.here())
+        twin = ibidem.wrap(value, self.guard)
         self.wrapped += twin is not value
         return twin
-
-    def here(self) -> Any:
-        """Return the guard to wrap with; where answers are replayed, a whole test is one conversation."""
-        return self.guard if self.replay is None else self.guard.bind(conversation="of this test")
 
     @contextlib.contextmanager
     def test(self, item: pytest.Item) -> Iterator[None]:
@@ -99,18 +96,20 @@ class Through(Way):
 
         class ToolNode(ibidem.ToolNode):
             def __init__(self, *args: Any, **options: Any) -> None:
-                super().__init__(*args, guard=way.here(), **options)
+                super().__init__(*args, guard=way.guard, **options)
                 way.wrapped += 1
 
             if way.replay is not None:
 
-                def _execute_tool_sync(self, request: Any, *rest: Any) -> Any:
-                    call = functools.partial(super()._execute_tool_sync, request, *rest)
-                    return way.replay.twice(request.tool_call["name"], call)
+                def _execute_tool_sync(self, request: Any, kind: Any, config: Any) -> Any:
+                    call = functools.partial(super()._execute_tool_sync, request, kind)
+                    unheard = {**config, "callbacks": []}
+                    return way.replay.twice(lambda: call(config), lambda: call(unheard))
 
-                async def _execute_tool_async(self, request: Any, *rest: Any) -> Any:
-                    call = functools.partial(super()._execute_tool_async, request, *rest)
-                    return await way.replay.atwice(request.tool_call["name"], call)
+                async def _execute_tool_async(self, request: Any, kind: Any, config: Any) -> Any:
+                    call = functools.partial(super()._execute_tool_async, request, kind)
+                    unheard = {**config, "callbacks": []}
+                    return await way.replay.atwice(lambda: call(config), lambda: call(unheard))
 
         put(ToolNode)
         self.wrap_graphs()

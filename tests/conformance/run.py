@@ -23,7 +23,7 @@ from pathlib import Path
 import broken
 from compare import NOTHING_WRAPPED, Outcomes, compare, endings, first_line
 from sources import NotPreparedError, UnreachableError, environment, source
-from suites import GUARDS, SUITES, WAYS, Suite
+from suites import SUITES, WAYS, Suite
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
@@ -54,7 +54,7 @@ class Run:
         with log.open("w") as output:
             try:
                 ran = subprocess.run(
-                    [str(python), "-m", "pytest", "-q", "-vv", "--tb=short", f"--rootdir={root}", *plugin, *self.suite.arguments, *left_out, *files],
+                    [str(python), "-m", "pytest", "-vv", "--tb=short", f"--rootdir={root}", *plugin, *self.suite.arguments, *left_out, *files],
                     cwd=root, env=self.environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     timeout=TIMEOUT, check=False,
                 )  # fmt: skip
@@ -128,8 +128,8 @@ def conformance(suite: Suite, python: Path, root: Path, pool: ThreadPoolExecutor
     baseline = pool.submit(Run(suite), python, root)
     runs = {
         (way, guard): pool.submit(Run(suite, ("--through", way, "--guard", guard)), python, root)
-        for way in suite.ways
-        for guard in GUARDS
+        for way, guards in suite.ways.items()
+        for guard in guards
     }
     before, rows, failed = baseline.result(), [], 0
     for (way, guard), running in runs.items():
@@ -143,7 +143,7 @@ def conformance(suite: Suite, python: Path, root: Path, pool: ThreadPoolExecutor
         failed |= bool(verdict.faults)
         rows.append(f"{way:9}{guard:12}{len(before.passed):5} passed at baseline, {len(through.passed):5} through ibidem; "
                     f"{sum(through.calls.values()):5} calls from {through.reached:3} tests passed the guard"
-                    + (f", {through.replays} answered again" if through.replays else ""))  # fmt: skip
+                    + (f", {through.replays} repeats answered from the memo" if through.replays else ""))  # fmt: skip
         rows.extend(f"    {each}" for each in verdict.faults)
         rows.extend(f"    exempted: {each}" for each in verdict.exempted)
         rows.extend(f"    passes only through ibidem: {each}" for each in verdict.gained)
@@ -170,7 +170,7 @@ def control(roots: dict[str, Path], python: Path, pool: ThreadPoolExecutor) -> i
     missed = 0
     for name, running in runs.items():
         suite = suites[broken.KINDS[name].suite]
-        verdict = compare(suite, suite.ways[0], "undeclared", baselines[suite.name].result(), running.result())
+        verdict = compare(suite, next(iter(suite.ways)), "undeclared", baselines[suite.name].result(), running.result())
         found = (
             verdict.differences if name != broken.INERT else [each for each in verdict.empty if each == NOTHING_WRAPPED]
         )

@@ -9,6 +9,10 @@ GUARDS: Final = {"undeclared": {}, "reads": {"reads": ["*"]}, "replayed": {"read
 """The guards: nothing declared; everything declared `Read()`; the same, and whatever is remembered is asked for again,
 so that the tests see answers from the memo."""
 
+ALL = tuple(GUARDS)
+FIRST = ("undeclared", "reads")
+"""Where answers are not replayed: only a node that is replaced and a tool that is wrapped can be asked twice."""
+
 WAYS: Final = {
     "node": "ToolNode replaced by ibidem.ToolNode, every compiled graph wrapped",
     "wrapped": "every ToolNode wrapped as an instance, every compiled graph wrapped",
@@ -38,7 +42,8 @@ class Suite:
     distribution: str
     """The installed distribution; its version is what is fetched. Empty: the files are this project's own."""
     files: tuple[str, ...]
-    ways: tuple[str, ...]
+    ways: dict[str, tuple[str, ...]]
+    """How it is run, and with which guards each."""
     at_least: int
     """So many tests must pass at baseline; fewer means that the suite has moved, not that all is well."""
     reached: dict[str, int]
@@ -58,7 +63,7 @@ SUITES: Final = (
         name="prebuilt",
         distribution="langgraph-prebuilt",
         files=("tests",),
-        ways=("node", "wrapped", "graph", "tools"),
+        ways={"node": ALL, "wrapped": FIRST, "graph": FIRST, "tools": ALL},
         at_least=200,
         reached={"node": 100, "wrapped": 100, "graph": 20, "tools": 100},
     ),
@@ -71,9 +76,20 @@ SUITES: Final = (
             "tests/unit_tests/messages/test_utils.py",
             "tests/unit_tests/runnables/test_runnable_events_v*.py",
         ),
-        ways=("tools",),
+        ways={"tools": ALL},
         at_least=300,
         reached={"tools": 60},
+        exempt=(
+            Exempt(
+                test="tests/unit_tests/test_tools.py::test_create_retriever_tool",
+                reason="it makes one call twice and compares the whole message: the second says in response_metadata that it is a memo's",
+                # The two are printed alike: what is not printed, response_metadata, is all that differs.
+                says="{0} == {0}".format(
+                    "ToolMessage(content='foo bar\\n\\nbar', name='retriever_tool_content', tool_call_id='123')"
+                ),
+                guards=("reads",),
+            ),
+        ),
     ),
     Suite(
         name="graphs",
@@ -87,7 +103,7 @@ SUITES: Final = (
             "tests/test_strict_resume.py",
             "tests/test_parent_command*.py",
         ),
-        ways=("node", "graph"),
+        ways={"node": ALL, "graph": FIRST},
         at_least=200,
         reached={"node": 10, "graph": 10},
         environment={"NO_DOCKER": "true"},  # upstream's own switch for: no postgres, no redis
@@ -96,7 +112,7 @@ SUITES: Final = (
         name="pregel",
         distribution="langgraph",
         files=("tests/test_pregel.py", "tests/test_pregel_async.py"),
-        ways=("node",),
+        ways={"node": ALL},
         at_least=600,
         reached={"node": 3},
         environment={"NO_DOCKER": "true"},
@@ -106,7 +122,7 @@ SUITES: Final = (
         name="standard",
         distribution="",
         files=("tests/conformance/test_standard.py",),
-        ways=("tools",),
+        ways={"tools": ALL},
         at_least=40,
         reached={"tools": 10},
         arguments=("-p", "no:asyncio"),  # the tests are anyio's; pytest-asyncio warns at start, and warnings are errors
