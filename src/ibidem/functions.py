@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ibidem.core.asker import running_config
-from ibidem.core.call import Call, Outcome, Tool, passing
+from ibidem.core.call import Call, Outcome, Tool, current, passing
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
@@ -72,10 +72,14 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         known = guard.hit(tool, arguments, given=given, config=config)
         if known is not None:
             return known
-        if tool.effect.merge:
-            with contextlib.suppress(NotCopied):  # then it has no key either
-                args, kwargs = private((args, kwargs))
-        body = functools.partial(function, *args, **kwargs)
+
+        def body() -> Any:
+            call, own, named = current.get(), args, kwargs
+            if call is not None and call.key is not None:
+                with contextlib.suppress(NotCopied):
+                    own, named = private((args, kwargs))
+            return function(*own, **named)
+
         return guard.prepare(tool, arguments, body, runtime, awaits=awaits, given=given, config=config)
 
     @functools.wraps(function)

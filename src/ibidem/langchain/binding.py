@@ -13,7 +13,7 @@ from langchain_core.tools.base import _format_output
 from pydantic import ValidationError
 
 from ibidem.core.asker import running_config
-from ibidem.core.call import Outcome, Tool, current
+from ibidem.core.call import Call, Outcome, Tool, current
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read
@@ -32,6 +32,21 @@ def behind_others() -> Iterator[None]:
         yield
     finally:
         _behind.reset(token)
+
+
+_left: ContextVar[Call | None] = ContextVar("ibidem_left", default=None)
+"""The call in whose body its own tool is called again: what runs now is another call."""
+
+_NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _anew(call: Call) -> Iterator[None]:
+    token = _left.set(call)
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 class Note:
@@ -55,6 +70,8 @@ class Binding:
         self.plain = plain
         self.bound = bound
         self.guard = bound.guard
+        self.effect = effect
+        """The effect that it was wrapped with, if it was not the guard that knew it."""
         self.shape = Shape(plain)
         function = self.shape.function
         self.tool = self.guard.toolbox.declare(
@@ -120,20 +137,30 @@ class Binding:
         )
         return self._ended(await self.guard.run(call))
 
+    def again(self) -> contextlib.AbstractContextManager[None]:
+        """Say that the tool is called from outside, also where that happens in the body of one of its own calls."""
+        call = current.get()
+        return _NOTHING if call is None or call.tool is not self.tool else _anew(call)
+
     def _is_inside(self) -> bool:
         """Whether this is the body of a call of this very tool: an `_arun` that calls `self._run`, say."""
         call = current.get()
-        return call is not None and call.tool is self.tool
+        return call is not None and call.tool is self.tool and call is not _left.get()
 
     def _prepared(
         self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], Callable[[], Any]]:
         arguments = self.shape.named(args, kwargs)
-        if self.tool.effect.merge:
-            with contextlib.suppress(NotCopied):  # then it has no key either
-                args, copies = private((args, arguments))
-                kwargs = {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
-        return arguments, lambda: run(*args, **kwargs)
+
+        def body() -> Any:
+            call, own, named = current.get(), args, kwargs
+            if call is not None and call.key is not None:
+                with contextlib.suppress(NotCopied):
+                    own, copies = private((args, arguments))
+                    named = {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
+            return run(*own, **named)
+
+        return arguments, body
 
     def _ended(self, outcome: Outcome) -> Any:
         carrier = note.get()

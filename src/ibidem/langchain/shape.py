@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import hashlib
 import inspect
 import types
 import typing
@@ -23,11 +25,14 @@ from langchain_core.utils.env import env_var_is_set
 from pydantic import BaseModel
 
 from ibidem.core.asker import running_config
-from ibidem.core.identity import Identity
-from ibidem.core.keys import exact
+from ibidem.core.identity import OBJECT, Identity
+from ibidem.core.keys import NoExactKey, exact
 
-_OWN = ("name", "description", "args_schema", "callbacks", "tags", "metadata", "verbose", "func", "coroutine")
+_OWN = frozenset({*BaseTool.model_fields, "func", "coroutine"})
 """Fields of a tool that say nothing about what it answers, or are looked at by themselves."""
+
+_BODIES = (BaseTool._arun, StructuredTool._arun, SingleInputTool._arun)
+"""The asynchronous bodies that LangChain's classes have: of these, only a `coroutine` awaits."""
 
 
 class Shape:
@@ -41,7 +46,7 @@ class Shape:
             getattr(tool, "func", None) or getattr(tool, "coroutine", None) if self._is_simple else None
         )
         """The plain function behind it, if it is made of one."""
-        self.awaits = bool(tool.coroutine) if self._is_simple else self._class._arun is not BaseTool._arun  # type: ignore[attr-defined]
+        self.awaits = self._class._arun not in _BODIES or bool(getattr(tool, "coroutine", None))
         """Whether it has an asynchronous body of its own."""
         self.has_artifact = tool.response_format == "content_and_artifact"
         mcp = (tool.metadata or {}).get("mcp")
@@ -89,28 +94,42 @@ class Shape:
             named[name if name not in named else f"*{position}"] = value
         return named
 
-    def identity(self) -> Identity:
+    def identity(self) -> Callable[[], str]:
         """Name the tool exactly where that can be done."""
         if self._mcp.get("server"):
             return Identity(facts=lambda: [self._facts(), self._mcp["server"]], owner=self._tool)
-        if self._is_simple:
-            functions = [f for f in (self._tool.func, self._tool.coroutine) if f]  # type: ignore[attr-defined]
-            return Identity(*functions, facts=self._facts, owner=self._tool)
-        methods = [getattr(self._class, name) for name in ("_run", "_arun") if name in vars(self._class)]
-        return Identity(*methods, facts=lambda: [self._facts(), self._state(), bool(methods)], owner=self._tool)
+        functions = [getattr(self._tool, name, None) for name in ("func", "coroutine")] if self._is_simple else []
+        bodies = [*filter(None, functions), *self._methods()]
+        fields = [name for name in self._class.model_fields if name not in _OWN]
+        if not fields:
+            return Identity(*bodies, facts=lambda: [self._facts(), self._private()], owner=self._tool)
+        return _OfFields(self._tool, fields, lambda *state: Identity(
+            *bodies, facts=lambda: [self._facts(), self._private(), *state], owner=self._tool
+        ))  # fmt: skip
+
+    def _methods(self) -> list[Any]:
+        """The methods that the user's classes of the tool define: what runs it may call any of them."""
+        ours = [cls for cls in self._class.__mro__ if cls.__module__.partition(".")[0] not in _LIBRARIES]
+        return [member for cls in ours for _, member in sorted(vars(cls).items()) if inspect.isfunction(member)]
 
     def _facts(self) -> Any:
-        schema: Any = self._tool.args_schema
-        shape = schema if schema is None or isinstance(schema, dict) else schema.model_json_schema()
-        exact(shape)  # a schema that has no exact encoding makes the tool stand for itself
-        return [self._class.__module__, self._class.__qualname__, self._tool.name, shape, self._tool.response_format]
+        schema = self._schema()
+        exact(schema)  # a schema that has no exact encoding makes the tool stand for itself
+        return [self._class.__module__, self._class.__qualname__, self._tool.name, schema, self._tool.response_format]
 
-    def _state(self) -> Any:
-        if self._tool.__pydantic_private__:
-            private = {k: v for k, v in self._tool.__pydantic_private__.items() if k != "_tool_call_schema_memo"}
-            if private:
-                return [object()]  # what a tool keeps privately may decide what it answers: no exact encoding
-        return {name: getattr(self._tool, name) for name in type(self._tool).model_fields if name not in _OWN}
+    def _schema(self) -> Any:
+        schema: Any = self._tool.args_schema
+        if schema is None or isinstance(schema, dict):
+            return schema
+        try:  # pydantic v1 calls it otherwise
+            return schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema.schema()
+        except Exception as problem:  # an argument of a type without a JSON schema: a store that is injected, say
+            raise NoExactKey(str(problem)) from None
+
+    def _private(self) -> Any:
+        """What a tool keeps privately may decide what it answers: it has no exact encoding."""
+        private = self._tool.__pydantic_private__ or {}
+        return [object()] if private.keys() - {"_tool_call_schema_memo"} else None
 
     def _injected(self) -> frozenset[str]:
         names = set(getattr(self._tool, "_injected_args_keys", ()))
@@ -144,8 +163,9 @@ class Shape:
         if self._mcp or "readOnlyHint" in metadata:
             return None
         taken = set(self.injected)
-        if self.function is not None and (name := _get_runnable_config_param(self.function)):
-            taken.add(name)
+        for function in (getattr(self._tool, name, None) for name in ("func", "coroutine")):
+            if function is not None and self._is_simple and (name := _get_runnable_config_param(function)):
+                taken.add(name)
         if config_name and not self._is_simple:
             taken.add(config_name)
         if not taken:
@@ -171,6 +191,34 @@ class Shape:
             return None
         validate = schema.__pydantic_validator__.validate_python
         return lambda args: validate(args).__dict__
+
+
+_LIBRARIES = ("langchain_core", "pydantic", "builtins", "abc", "typing")
+
+
+class _OfFields:
+    """The identity of a tool whose fields may be set anew: what it answered with others is not what it answers now."""
+
+    def __init__(self, tool: BaseTool, names: list[str], make: Callable[..., Identity]) -> None:
+        self._tool = tool
+        self._names = names
+        self._make = make
+        self._values: dict[str, bytes] | None = None
+        self._identity: Callable[[], str] = lambda: ""
+        self._suffix = ""
+
+    def __call__(self) -> str:
+        """Give it as of now."""
+        values = {}
+        for name in self._names:
+            with contextlib.suppress(NoExactKey):
+                values[name] = exact(getattr(self._tool, name, None))
+        if values != self._values:
+            unnamed = [object()] if len(values) < len(self._names) else []  # the tool stands for itself
+            self._identity, self._values = self._make(values, *unnamed), values
+            self._suffix = hashlib.sha256(exact(values)).hexdigest()
+        text = self._identity()
+        return f"{text}.{self._suffix}" if text.startswith(OBJECT) else text
 
 
 _PLAIN = (str, int, float, bool, type(None), Any)

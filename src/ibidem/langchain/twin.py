@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import operator
 import typing
 import weakref
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
-from ibidem.core.effects import MARK, Effect
+from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
 from ibidem.guard import Bound, Guard
 from ibidem.langchain.binding import Binding, Note, annotated, note
@@ -49,12 +50,17 @@ def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseToo
         bound.guard.toolbox.saw(found[1].__ibidem_binding__.tool)  # type: ignore[attr-defined]
         return found[1]
     twin = _twin(tool, Binding(tool, bound, effect))
+    for old in list(twins)[:-_TWINS]:
+        twins.pop(old, None)
     twins[key] = (weakref.ref(tool, lambda _: twins.pop(key, None)), twin)
     return twin
 
 
 _twins: weakref.WeakKeyDictionary[Guard, dict[Any, tuple[Any, BaseTool]]] = weakref.WeakKeyDictionary()
-"""The twins of each guard by tool. A twin holds its tool, so an entry lives as long as its guard."""
+"""The twins of each guard by tool. A twin holds its tool, so an entry lives until others have pushed it out."""
+
+_TWINS = 1000
+"""Twins that a guard keeps: tools made for one request must not pile up. One pushed out too early is made again."""
 
 
 def _twin(plain: BaseTool, binding: Binding) -> BaseTool:
@@ -133,27 +139,32 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
         if message is not None:
             return message
         # What may be shared waits on the loop and takes a thread only to run; the rest goes its usual way.
-        return await (BaseTool if binding.tool.effect.merge else cls).ainvoke(self, input, config, **kwargs)
+        offloaded = binding.tool.effect.merge and not binding.shape.awaits
+        return await (BaseTool if offloaded else cls).ainvoke(self, input, config, **kwargs)
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.__ibidem_binding__.tool.effect.merge:
-            return cls.run(self, *args, **kwargs)
-        carrier = Note(self.__ibidem_binding__.tool)
-        token = note.set(carrier)
-        try:
-            return annotated(cls.run(self, *args, **kwargs), carrier.outcome)
-        finally:
-            note.reset(token)
+        binding: Binding = self.__ibidem_binding__
+        with binding.again():
+            if not binding.tool.effect.merge:
+                return cls.run(self, *args, **kwargs)
+            carrier = Note(binding.tool)
+            token = note.set(carrier)
+            try:
+                return annotated(cls.run(self, *args, **kwargs), carrier.outcome)
+            finally:
+                note.reset(token)
 
     async def arun(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.__ibidem_binding__.tool.effect.merge:
-            return await cls.arun(self, *args, **kwargs)
-        carrier = Note(self.__ibidem_binding__.tool)
-        token = note.set(carrier)
-        try:
-            return annotated(await cls.arun(self, *args, **kwargs), carrier.outcome)
-        finally:
-            note.reset(token)
+        binding: Binding = self.__ibidem_binding__
+        with binding.again():
+            if not binding.tool.effect.merge:
+                return await cls.arun(self, *args, **kwargs)
+            carrier = Note(binding.tool)
+            token = note.set(carrier)
+            try:
+                return annotated(await cls.arun(self, *args, **kwargs), carrier.outcome)
+            finally:
+                note.reset(token)
 
     named = {"_run": _run, "_arun": _arun}
     for name, method in {"invoke": invoke, "ainvoke": ainvoke, "run": run, "arun": arun}.items():
@@ -162,30 +173,41 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
 
 
 def _whole_overrides(cls: type[BaseTool]) -> dict[str, Any]:
-    """The methods of a twin whose class runs itself: one level further out."""
+    """The methods of a twin whose class runs itself.
+
+    Nothing says that its own way passes `_run`: what may change something is taken through the guard further out. What
+    may be shared is so where its way does pass there, and runs each time where it does not.
+    """
+    inner = _inner_overrides(cls)
 
     def method(name: str) -> Any:
         original = getattr(cls, name)
+        shared = original if name.endswith("invoke") else inner[name]
 
         @functools.wraps(original)
         def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return self.__ibidem_binding__.run(functools.partial(original, self), args, kwargs)
+            binding: Binding = self.__ibidem_binding__
+            if binding.tool.effect.merge:
+                return shared(self, *args, **kwargs)
+            return binding.run(functools.partial(original, self), args, kwargs)
 
         @functools.wraps(original)
         async def arun(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return await self.__ibidem_binding__.arun(functools.partial(original, self), args, kwargs, awaits=True)
+            binding: Binding = self.__ibidem_binding__
+            if binding.tool.effect.merge:
+                return await shared(self, *args, **kwargs)
+            return await binding.arun(functools.partial(original, self), args, kwargs, awaits=True)
 
         return arun if name.startswith("a") else run
 
-    return {name: method(name) for name in ("invoke", "ainvoke", "run", "arun")}
+    return {**inner, **{name: method(name) for name in ("invoke", "ainvoke", "run", "arun")}}
 
 
 def _copying(cls: Any) -> dict[str, Any]:
     """A copy of a twin passes the same guard; pickled, it becomes the plain tool, as a guard belongs to its process."""
 
     def copied(self: Any, plain: Any) -> Any:
-        effect = self.__dict__.get(MARK)
-        return adapt(plain, self.__ibidem__, effect)
+        return adapt(plain, self.__ibidem__, self.__ibidem_binding__.effect)
 
     def model_copy(self: Any, **kwargs: Any) -> Any:
         return copied(self, cls.model_copy(self.__ibidem_binding__.plain, **kwargs))
@@ -196,8 +218,8 @@ def _copying(cls: Any) -> dict[str, Any]:
     def __deepcopy__(self: Any, memo: Any = None) -> Any:  # noqa: N807
         return copied(self, cls.__deepcopy__(self.__ibidem_binding__.plain, memo))
 
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807
-        return cls.__reduce_ex__(self.__ibidem_binding__.plain, protocol)
+    def __reduce_ex__(self: Any, _: Any) -> Any:  # noqa: N807
+        return operator.getitem, ((self.__ibidem_binding__.plain,), 0)
 
     return {
         "model_copy": model_copy,

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -24,39 +25,39 @@ class GuardedNode(PlainToolNode):
     """A ToolNode whose calls pass a guard.
 
     The tools of the node stay the user's own; each call is handed on with its tool replaced by the twin, below whatever
-    `wrap_tool_call` does. Each run is one of a *view* of the node: a shallow copy that knows its turn.
+    `wrap_tool_call` does. What belongs to one run of the node lies in a context variable, not in the node.
     """
 
     __ibidem__: Bound
-    _turn: _Turn | None = None
 
     @functools.wraps(PlainToolNode._func)
     def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        return super(GuardedNode, self._view(config, in_threads=True))._func(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
+        token = _turn.set(_Turn(config, in_threads=True))
+        try:
+            return super()._func(input, config, runtime)
+        finally:
+            _turn.reset(token)
 
     @functools.wraps(PlainToolNode._afunc)
     async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        view = self._view(config, in_threads=False)
-        return await super(GuardedNode, view)._afunc(input, config, runtime)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _view(self, config: Any, *, in_threads: bool) -> Any:
-        view: Any = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _turn=_Turn(config, in_threads=in_threads))
-        return view
+        token = _turn.set(_Turn(config, in_threads=False))
+        try:
+            return await super()._afunc(input, config, runtime)
+        finally:
+            _turn.reset(token)
 
     def _parse_input(self, input: Any) -> Any:  # noqa: A002
         """Look at the whole turn before anything starts: answer what is known, and put repeats behind their leaders."""
         calls, kind = super()._parse_input(input)
-        turn = self._turn
-        if (
-            turn is None or kind == "tool_calls" or self.__ibidem__.guard.off
-        ):  # Send brings the calls of a turn one by one
+        turn = _turn.get()
+        one = kind == "tool_calls" and len(calls) < 2  # Send brings the calls of a turn one by one
+        if turn is None or one or self.__ibidem__.guard.off:
             return calls, kind
         behind = turn.behind = self._behind(calls)
-        if self._wrap_tool_call is None and self._awrap_tool_call is None:
+        if self._wrap_tool_call is None and self._awrap_tool_call is None and _runs_plainly(self.__class__):
             turn.answers = self._answers(calls, kind, behind, turn.config)
         rest = [number for number in range(len(calls)) if number not in turn.answers]
-        turn.order = _leaders_first(calls, rest) if turn.in_threads else rest
+        turn.order = self._leaders_first(calls, rest, behind) if turn.in_threads else rest
         return [calls[number] for number in turn.order], kind
 
     def _answers(self, calls: Sequence[Any], kind: Any, behind: frozenset[Any], config: Any) -> dict[int, Any]:
@@ -73,7 +74,7 @@ class GuardedNode(PlainToolNode):
         return found
 
     def _combine_tool_outputs(self, outputs: Any, input_type: Any) -> Any:
-        turn = self._turn
+        turn = _turn.get()
         if turn is not None and turn.order is not None:
             done = {**turn.answers, **dict(zip(turn.order, outputs, strict=True))}
             outputs = [done[number] for number in range(len(done))]
@@ -112,7 +113,7 @@ class GuardedNode(PlainToolNode):
         """Say for one call whether one that comes earlier in the same message may change what it reads."""
         if not twin.__ibidem_binding__.tool.effect.merge:
             return _NOTHING
-        turn = self._turn or _Turn(None, in_threads=False)
+        turn = _turn.get() or _Turn(None, in_threads=False)
         if turn.behind is None:
             turn.behind = self._behind(_siblings(request.state, self._messages_key))
         return behind_others() if request.tool_call["id"] in turn.behind else _NOTHING
@@ -124,6 +125,31 @@ class GuardedNode(PlainToolNode):
             if known is None or known[1].__ibidem_binding__.tool.effect.changes:
                 return frozenset(later["id"] for later in calls[number + 1 :])
         return frozenset()
+
+    def _leaders_first(self, calls: Sequence[Any], numbers: Sequence[int], behind: frozenset[Any]) -> list[int]:
+        """Order a turn so that no thread waits for a call that has none yet: repeats come after what they repeat.
+
+        Only what may be shared moves, and nothing moves past a call that may change something.
+        """
+        seen = set()
+        order: list[int] = []
+        repeats: list[int] = []
+        for number in numbers:
+            call = calls[number]
+            known = self._twins.get(call["name"])
+            effect = known[1].__ibidem_binding__.tool.effect if known is not None else None
+            if effect is None or effect.changes:
+                order.extend(repeats)
+                repeats = []
+            elif effect.merge and call["id"] not in behind:
+                with contextlib.suppress(NoExactKey):
+                    key = (call["name"], canonical(call["args"]))
+                    if key in seen:
+                        repeats.append(number)
+                        continue
+                    seen.add(key)
+            order.append(number)
+        return [*order, *repeats]
 
     @functools.cached_property
     def _twins(self) -> dict[str, tuple[Any, Any]]:
@@ -148,7 +174,20 @@ class _Turn:
         """The numbers of the other calls in the order in which they start; None: as they came."""
 
 
+_turn: ContextVar[_Turn | None] = ContextVar("ibidem_turn", default=None)
+"""The run of a node that is under way here."""
+
 _NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+@functools.lru_cache(maxsize=256)
+def _runs_plainly(cls: type[PlainToolNode]) -> bool:
+    """Whether a node leaves the running of calls to LangGraph: a subclass may check them on the way."""
+    for name in ("_run_one", "_arun_one", "_execute_tool_sync", "_execute_tool_async", "_inject_tool_args"):
+        owner = next((base for base in cls.__mro__ if name in vars(base) and base is not GuardedNode), None)
+        if owner not in (PlainToolNode, None):
+            return False
+    return True
 
 
 def _siblings(state: Any, key: str) -> Sequence[Any]:
@@ -160,22 +199,6 @@ def _siblings(state: Any, key: str) -> Sequence[Any]:
         if isinstance(message, AIMessage):
             return message.tool_calls
     return ()
-
-
-def _leaders_first(calls: Sequence[Any], numbers: Sequence[int]) -> list[int]:
-    """Order a turn so that no thread waits for a call that has none yet: repeats come after what they repeat."""
-    seen = set()
-    leaders: list[int] = []
-    followers: list[int] = []
-    for number in numbers:
-        try:
-            key = (calls[number]["name"], canonical(calls[number]["args"]))
-        except NoExactKey:
-            leaders.append(number)
-            continue
-        (followers if key in seen else leaders).append(number)
-        seen.add(key)
-    return [*leaders, *followers]
 
 
 class ToolNode(GuardedNode):
