@@ -4,13 +4,12 @@ import asyncio
 import os
 
 import pytest
+from worlds import Guarded, play
 
 from ibidem import Guard, Memory
-from ibidem.core.flights import Flights
 from ibidem.core.stamps import MemoryStamps
 from ibidem.layers.memo import Memo
 from ibidem.testing import Stuck, run_shuffled
-from worlds import Guarded, play
 
 SOAK = bool(os.environ.get("IBIDEM_SOAK"))
 SEEDS = 10_000 if SOAK else 1_000

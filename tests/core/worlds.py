@@ -11,8 +11,7 @@ import contextlib
 import functools
 import random
 import types
-from collections import Counter, defaultdict
-from contextvars import ContextVar
+from collections import Counter
 
 from ibidem import Guard, Live, Nested, Read, Write, wrap
 from ibidem.testing import run_shuffled
@@ -20,8 +19,6 @@ from ibidem.testing import run_shuffled
 NAMES = ("a", "b", "c")
 CONVERSATIONS = ("1", "2", None)
 USERS = (None, "ann", "bob")
-
-who = ContextVar("who")
 
 
 class World:
@@ -163,9 +160,7 @@ class Guarded:
 
     def reads(self):
         yield from (("read", scope, function) for scope, function in self.read.items())
-        yield from (
-            (kind, "conversation", getattr(self, kind)) for kind in ("anything", "live", "both", "outer")
-        )
+        yield from ((kind, "conversation", getattr(self, kind)) for kind in ("anything", "live", "both", "outer"))
 
     def __len__(self):
         return len(self.guard._memo.flights)

@@ -24,6 +24,12 @@ from zoneinfo import ZoneInfo
 _DEPTH = 100
 """Levels of nesting beyond which a value is refused: far below the recursion limit, far above real arguments."""
 
+_CONTAINERS = 100_000
+"""Lists and the like beyond which arguments are refused: one held twice at each of 60 levels is small, and endless."""
+
+_PYTHON_CLASS = 1 << 9
+"""`Py_TPFLAGS_HEAPTYPE`: set for classes made by a class statement, not for the built-in ones."""
+
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _encode = json.JSONEncoder(
     ensure_ascii=False,  # escapes would give a pair of lone surrogates and the character they spell one text
@@ -46,25 +52,21 @@ def canonical(arguments: Mapping[str, Any]) -> bytes:
     Raises:
         NoExactKey: A value has no exact encoding; the call is then not remembered.
     """
-    for value in arguments.values():
-        if type(value) not in _SCALARS:
-            break
-    else:
-        return _text(arguments)
-    ready = {}
-    for name, value in arguments.items():
-        try:
-            ready[name] = _exact(value, _DEPTH)
-        except Exception as problem:  # a hostile value may raise anything while it is looked at
-            raise NoExactKey(f"argument {name!r}: {problem}") from None
-    return _text(ready)
-
-
-def _text(ready: Mapping[str, Any]) -> bytes:
+    name = ""
     try:
+        for value in arguments.values():
+            if type(value) not in _SCALARS:
+                break
+        else:
+            return _encode(arguments).encode("utf-8", "surrogatepass")
+        ready, walk = {}, _Walk()
+        for name, value in arguments.items():  # named by the refusals below
+            ready[name] = walk.exact(value, _DEPTH)
         return _encode(ready).encode("utf-8", "surrogatepass")
-    except ValueError as problem:  # an integer past the interpreter's limit of digits
-        raise NoExactKey(str(problem)) from None
+    except NoExactKey as problem:
+        raise NoExactKey(f"argument {name!r}: {problem}") from None
+    except Exception as problem:  # a hostile value may raise anything while it is looked at, unprintable things too
+        raise NoExactKey(f"the arguments have no exact encoding: {type(problem).__name__}") from None
 
 
 def exact(value: Any) -> bytes:
@@ -76,62 +78,82 @@ def exact(value: Any) -> bytes:
     return canonical({"": value})
 
 
-def _exact(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if kind in _SCALARS:
-        return value
-    if depth == 0:
-        raise NoExactKey(f"nested deeper than {_DEPTH} levels")
-    if kind is list:
-        return [_exact(element, depth - 1) for element in value]
-    if kind is dict:
-        if all(type(name) is str and name[:1] != "\0" for name in value):
-            return {name: _exact(element, depth - 1) for name, element in value.items()}
-        pairs = [[_exact(name, depth - 1), _exact(element, depth - 1)] for name, element in value.items()]
-        return {"\0dict": sorted(pairs, key=lambda pair: _encode(pair[0]))}
-    return _tagged(value, kind, depth)
+class _Walk:
+    """Turns one call's arguments into what the JSON encoder writes exactly."""
 
+    def __init__(self) -> None:
+        self._left = _CONTAINERS
 
-def _tagged(value: Any, kind: type, depth: int) -> dict[str, Any]:
-    if kind is tuple:
-        return {"\0tuple": [_exact(element, depth - 1) for element in value]}
-    if kind is set or kind is frozenset:
-        return {f"\0{kind.__name__}": sorted((_exact(element, depth - 1) for element in value), key=_encode)}
-    if kind is bytes or kind is bytearray:
-        return {f"\0{kind.__name__}": value.hex()}
-    if isinstance(value, enum.Enum):
-        return {"\0enum": [_type(kind), value.name if value.name is not None else _exact(value.value, depth - 1)]}
-    if kind in (datetime, time):
-        return {f"\0{kind.__name__}": [value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)]}
-    if kind is date:
-        return {"\0date": value.isoformat()}
-    if kind is timedelta:
-        return {"\0timedelta": [value.days, value.seconds, value.microseconds]}
-    if kind is Decimal:
-        return {"\0decimal": str(value)}
-    if kind is complex:
-        return {"\0complex": [value.real, value.imag]}
-    if kind is uuid.UUID:
-        return {"\0uuid": value.hex}
-    if isinstance(value, PurePath) and kind.__module__.startswith("pathlib"):
-        return {"\0path": [_type(kind), str(value)]}
-    fields = _fields(value, kind)
-    if fields is None:
-        raise NoExactKey(f"a value of type {_type(kind)} has no exact encoding")
-    return {"\0object": [_type(kind), {name: _exact(field, depth - 1) for name, field in fields}]}
+    def exact(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind in _SCALARS:
+            return value
+        if depth == 0:
+            raise NoExactKey(f"nested deeper than {_DEPTH} levels")
+        self._left -= 1
+        if self._left < 0:
+            raise NoExactKey(f"more than {_CONTAINERS} lists, dicts and the like")
+        if kind is list:
+            return [self.exact(element, depth - 1) for element in value]
+        if kind is dict:
+            if all(type(name) is str and name[:1] != "\0" for name in value):
+                return {name: self.exact(element, depth - 1) for name, element in value.items()}
+            pairs = [[self.exact(name, depth - 1), self.exact(element, depth - 1)] for name, element in value.items()]
+            return {"\0dict": sorted(pairs, key=lambda pair: _encode(pair[0]))}
+        return self._tagged(value, kind, depth)
+
+    def _tagged(self, value: Any, kind: type, depth: int) -> dict[str, Any]:
+        if kind is tuple:
+            return {"\0tuple": [self.exact(element, depth - 1) for element in value]}
+        if kind is set or kind is frozenset:
+            return {f"\0{kind.__name__}": sorted((self.exact(element, depth - 1) for element in value), key=_encode)}
+        if kind is bytes or kind is bytearray:
+            return {f"\0{kind.__name__}": value.hex()}
+        if issubclass(kind, enum.Enum):
+            return {"\0enum": [_type(kind), self.exact(value.name, 1), self.exact(value.value, depth - 1)]}
+        if kind in (datetime, time):
+            return {f"\0{kind.__name__}": [value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)]}
+        if kind is date:
+            return {"\0date": value.isoformat()}
+        if kind is timedelta:
+            return {"\0timedelta": [value.days, value.seconds, value.microseconds]}
+        if kind is Decimal:
+            return {"\0decimal": str(value)}
+        if kind is complex:
+            return {"\0complex": [value.real, value.imag]}
+        if kind is uuid.UUID:
+            return {"\0uuid": value.hex}
+        if issubclass(kind, PurePath) and kind.__module__.startswith("pathlib"):
+            return {"\0path": [_type(kind), str(value)]}
+        fields = _fields(value, kind)
+        if fields is None:
+            raise NoExactKey(f"a value of type {_type(kind)} has no exact encoding")
+        return {"\0object": [_type(kind), {name: self.exact(field, depth - 1) for name, field in fields}]}
 
 
 def _fields(value: Any, kind: type) -> Iterable[tuple[str, Any]] | None:
     """Give the whole state of a dataclass or pydantic model; None for anything else or anything more."""
     if dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
-        if set(getattr(value, "__dict__", ())) <= set(names):
+        if set(getattr(value, "__dict__", ())) <= set(names) and _holds_no_more(kind, names):
             return [(name, getattr(value, name)) for name in names]
     elif hasattr(kind, "__pydantic_validator__") and hasattr(value, "__pydantic_fields_set__"):
         given = sorted(value.__pydantic_fields_set__)
-        if not value.__pydantic_private__:
+        if not value.__pydantic_private__ and _holds_no_more(kind, ()):
             return [("\0set", given), ("\0extra", value.__pydantic_extra__), *vars(value).items()]
     return None
+
+
+def _holds_no_more(kind: type, names: Iterable[str]) -> bool:
+    """Whether no base class keeps something beside the named fields: as `str` and `list` do, or `__slots__`."""
+    for base in kind.__mro__[:-1]:
+        if not base.__flags__ & _PYTHON_CLASS:
+            return False
+        slots = base.__dict__.get("__slots__", ())
+        more = {slots} if isinstance(slots, str) else set(slots)
+        if any(not slot.startswith("__") for slot in more - set(names)):
+            return False
+    return True
 
 
 def _zone(zone: Any) -> Any:
