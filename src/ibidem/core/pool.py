@@ -7,6 +7,7 @@ executor a full set of waiting threads would keep the leader they wait for in th
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections import deque
@@ -20,6 +21,8 @@ LIMIT = min(32, (os.cpu_count() or 1) + 4)
 
 IDLE = 5.0
 """Seconds a thread without work stays."""
+
+logger = logging.getLogger("ibidem")
 
 
 class Task:
@@ -44,22 +47,27 @@ class Task:
             self.value = self._function()
         except BaseException as error:
             self.error = error
-        self._end("done")
+        with self._lock:
+            self._state = "done"
+        self._tell()
 
     def cancel(self) -> bool:
         """Keep it from running; False if it already began."""
         with self._lock:
             if self._state != "queued":
                 return self._state == "cancelled"
-        self._end("cancelled")
+            self._state = "cancelled"  # in the same breath: the pool may take it from the queue at any time
+        self._tell()
         return True
 
-    def _end(self, state: Literal["done", "cancelled"]) -> None:
+    def _tell(self) -> None:
         with self._lock:
-            self._state = state
             told, self._told = self._told, []
         for tell in told:
-            tell()
+            try:
+                tell()
+            except BaseException:
+                logger.exception("a callback of a finished call failed; the others are told all the same")
 
     def when_done(self, tell: Callable[[], None]) -> None:
         """Call `tell` when it has ended, at once if it has already."""
@@ -73,6 +81,15 @@ class Task:
     def finished(self) -> bool:
         """Whether the function has run to its end, by returning or raising."""
         return self._state == "done"
+
+
+class _Place:
+    """What a thread of the pool counts for: one place, unless it waits."""
+
+    __slots__ = ("waits",)
+
+    def __init__(self) -> None:
+        self.waits = 0
 
 
 class Pool:
@@ -101,17 +118,22 @@ class Pool:
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """Give the place of this thread to another while it waits; does nothing in threads that are not the pool's."""
-        if not getattr(self._mine, "is_ours", False):
+        place: _Place | None = getattr(self._mine, "place", None)
+        if place is None:
             yield
             return
         with self._ready:
-            self._running -= 1
-            self._fill()
+            place.waits += 1  # several tasks of a loop that a tool runs may wait at once: it is one place
+            if place.waits == 1:
+                self._running -= 1
+                self._fill()
         try:
             yield
         finally:
             with self._ready:
-                self._running += 1
+                place.waits -= 1
+                if place.waits == 0:
+                    self._running += 1
 
     def _fill(self) -> None:
         """Wake or start threads while there are places and tasks; the lock is held."""
@@ -125,7 +147,7 @@ class Pool:
 
     def _work(self) -> None:
         """Run tasks until none has come for a while. A thread counts as running from its start."""
-        self._mine.is_ours = True
+        self._mine.place = _Place()
         while True:
             with self._ready:
                 while not self._queue or self._running > self._limit:

@@ -58,7 +58,8 @@ class AsyncioRuntime:
         await asyncio.sleep(seconds)
 
     async def wait(self, flight: Flight) -> None:
-        await flight.landed()
+        with POOL.waiting():
+            await flight.landed()
 
     async def invoke(self, call: Call) -> Any:
         if call.awaits:
@@ -86,7 +87,8 @@ class AsyncioRuntime:
 
         task.when_done(ended)
         try:
-            await waiter
+            with POOL.waiting():  # this loop may be that of a synchronous tool, in a thread of the pool itself
+                await waiter
         except BaseException:
             flight = call.work.flight
             if (flight is None or flight.waiters == 0) and task.cancel():
