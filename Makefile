@@ -13,7 +13,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ibidem needs Python 3.11 or later; try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "setting up $(VENV) (once; about a minute)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip --quiet --disable-pip-version-check install -e '.[dev]'
+	@$(BIN)/python -m pip -qq --disable-pip-version-check install -e '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)  ## a support agent, without ibidem and with it (ARGS=--live lets Claude decide)
