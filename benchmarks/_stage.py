@@ -25,7 +25,7 @@ from policies import POLICIES
 
 PAUSE = 0.0005
 """Seconds that a tool takes when it has siblings: they meet it there, where nothing keeps them apart."""
-NOTHING, READS, DECLARED, CONTROL = "nothing", "reads= alone", "declared", "dictionary (control)"
+NOTHING, READS, DECLARED, CONTROL = "nothing", "reads= alone", "declared", "dictionary"
 
 
 class RecordedError(Exception):

@@ -19,9 +19,12 @@ declarations saves; the first has luck in it, since a write does not always chan
 Errors are returned as recorded, as text. That is the harder setting, so it is the default: nothing tells the memo that such a
 text is an error, it is remembered like any result, and would show up as a wrong answer where it had become untrue.
 `--raise-errors` raises them instead, for `handle_tool_errors` to turn into the same text: then none may be remembered.
+
 Conversations are worlds of their own, but `order:1` is one resource wherever it is named: what is written in one conversation is
 forgotten in all. So they are played one after the other; `--together 4` interleaves them as in a server, where nothing may be
-wrong either, and less is saved. Declared TTLs are off and the default is far longer than a conversation takes here, so time plays no role. The calls of another
+wrong either, and less is saved.
+
+Declared TTLs are off and the default is far longer than a conversation takes here, so time plays no role. The calls of another
 actor (some recordings have a user with tools of their own) are played like the agent's.
 
 Exits with 1 if any guard but the control gave a wrong answer, suppressed a write or ran a stray call.
@@ -151,18 +154,18 @@ async def run_all(graph: CompiledStateGraph, played: list[Played], together: int
 
 def report(title: str, rows: Iterable[Row]) -> Table:
     """Draw the table of one file."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("guard")
     heads = (
         "calls",
         "reached",
         "saved",
-        "same result",
-        "no write between",
+        "same\nresult",
+        "no write\nbetween",
         "wrong",
-        "suppressed",
+        "sup-\npressed",
         "stray",
-        "disordered",
+        "dis-\nordered",
     )
     for head in heads:
         table.add_column(head, justify="right")
@@ -184,7 +187,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="at most so many conversations of a file, drawn with the seed")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic file and of what --limit draws")
     given = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
+    console = Console(highlight=False)
     files = given.files or [*sorted(TRACES.glob("*.jsonl")), synthetic.write(seed=given.seed, mixed=given.mixed)]
     if len(files) == 1 and not given.files:
         console.print("No recordings in ../shared/traces: playing the synthetic file only.")
