@@ -94,6 +94,9 @@ def adapt(target: Any, bound: Bound, effect: Effect | None = None) -> Any:
 def guard_of(target: Any) -> Guard | None:
     """Give the guard that the calls of a wrapped value pass; None if it is not wrapped."""
     found = binding_of(target)
+    if found is None and isinstance(nodes := getattr(target, "nodes", None), dict):
+        # A graph that was copied by its own methods, `with_config` say, is another object with the same nodes.
+        found = next(filter(None, (binding_of(getattr(node, "bound", None)) for node in nodes.values())), None)
     return found.guard if found is not None else None
 
 

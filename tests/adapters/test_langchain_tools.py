@@ -188,6 +188,15 @@ def of_config():
     return add
 
 
+def of_nothing():
+    @tool
+    def add() -> int:
+        """Add."""
+        return 3
+
+    return add
+
+
 def of_keywords():
     @tool
     def add(a: int, **more: int) -> str:
@@ -241,6 +250,7 @@ KINDS = {
     "call id injected": of_call_id,
     "config": of_config,
     "keywords": of_keywords,
+    "no arguments": of_nothing,
     "raises": failing(ValueError("no")),
     "raises, handled": failing(ToolException("no"), handle_tool_error=True),
     "raises, handled by text": failing(ToolException("no"), handle_tool_error="sorry"),

@@ -151,7 +151,7 @@ class Shape:
             names = ("tool_input",)
         else:
             schema = schema or self._tool.get_input_schema()
-            fields = getattr(schema, "model_fields", None) or getattr(schema, "__fields__", {})
+            fields = schema.model_fields if hasattr(schema, "model_fields") else schema.__fields__  # pydantic v1
             if "kwargs" in fields:
                 return None
             names = tuple(fields)

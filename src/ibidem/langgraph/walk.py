@@ -7,6 +7,7 @@ say so.
 from __future__ import annotations
 
 import copy
+import functools
 import types
 from typing import Any
 
@@ -63,6 +64,8 @@ class _Walk:
             return self._graph(thing)
         if isinstance(thing, types.FunctionType):
             return self._function(thing)
+        if isinstance(thing, functools.partial):
+            return self._partial(thing)
         if isinstance(thing, Runnable) and type(thing).__module__.startswith(_PLUMBING):
             return self._attributes(thing)
         return thing
@@ -131,9 +134,15 @@ class _Walk:
             setattr(twin, name, getattr(function, name))
         return twin
 
+    def _partial(self, partial: functools.partial[Any]) -> Any:
+        """LangGraph keeps a synchronous function for asynchronous graphs in one."""
+        held = (partial.func, partial.args, partial.keywords)
+        found = self._held(held)
+        return partial if found is held else functools.partial(found[0], *found[1], **found[2])
+
     def _held(self, held: Any) -> Any:
         """Wrap what an attribute or a cell holds: one thing, or a list or dict of them."""
-        if isinstance(held, (Runnable, types.FunctionType)):
+        if isinstance(held, (Runnable, types.FunctionType, functools.partial)):
             return self.visit(held)
         if type(held) is dict:
             found = {name: self._held(each) for name, each in held.items()}
