@@ -16,7 +16,8 @@ from ibidem.core.asker import running_config
 from ibidem.core.call import Call, Outcome, Tool, current
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
-from ibidem.core.effects import UNDECLARED, Effect, Read
+from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
+from ibidem.core.resources import Resource
 from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
 from ibidem.guard import Bound
 from ibidem.langchain.shape import Shape, listens
@@ -116,6 +117,16 @@ class Binding:
         content, artifact = outcome.value if self.shape.has_artifact else (outcome.value, None)
         message = _format_output(content, artifact, call["id"], twin.name, "success")
         return annotated(message, outcome)  # type: ignore[no-any-return]
+
+    def touched(self, args: Any) -> tuple[Resource, ...] | None:
+        """Name what a call with these raw arguments reads or changes; None: that cannot be told beforehand."""
+        effect = self.tool.effect
+        if isinstance(effect, Undeclared) or effect.also is not None or self.shape.quick is None:
+            return None
+        try:
+            return effect.touched(self.shape.quick(args))
+        except Exception:
+            return None
 
     def run(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Take a call through the guard in this thread."""

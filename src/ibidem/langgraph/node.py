@@ -15,9 +15,11 @@ from langgraph.prebuilt import ToolNode as PlainToolNode
 
 from ibidem import langchain
 from ibidem.core.asker import NOBODY
+from ibidem.core.effects import Pure
 from ibidem.core.keys import NoExactKey, canonical
+from ibidem.core.resources import Resource, overlap
 from ibidem.guard import Bound, Guard
-from ibidem.langchain.binding import behind_others
+from ibidem.langchain.binding import Binding, behind_others
 from ibidem.langchain.shape import listens
 
 
@@ -115,16 +117,32 @@ class GuardedNode(PlainToolNode):
             return _NOTHING
         turn = _turn.get() or _Turn(None, in_threads=False)
         if turn.behind is None:
-            turn.behind = self._behind(_siblings(request.state, self._messages_key))
+            # A person may have edited a sibling: what it will really touch is not known from the message.
+            turn.behind = self._behind(_siblings(request.state, self._messages_key), as_written=False)
         return behind_others() if request.tool_call["id"] in turn.behind else _NOTHING
 
-    def _behind(self, calls: Sequence[Any]) -> frozenset[Any]:
-        """Give the ids of the calls that come after one that may change something."""
-        for number, call in enumerate(calls):
+    def _behind(self, calls: Sequence[Any], *, as_written: bool = True) -> frozenset[Any]:
+        """Give the ids of the calls that come after one that may change what they read.
+
+        Args:
+            calls: Of one message.
+            as_written: Whether they run with the arguments that stand there.
+        """
+        found: set[Any] = set()
+        changed: list[tuple[Resource, ...] | None] = []
+        for call in calls:
             known = self._twins.get(call["name"])
-            if known is None or known[1].__ibidem_binding__.tool.effect.changes:
-                return frozenset(later["id"] for later in calls[number + 1 :])
-        return frozenset()
+            binding: Binding | None = known[1].__ibidem_binding__ if known is not None else None
+            changes = binding is None or binding.tool.effect.changes
+            if not changed and not changes:
+                continue
+            touched = binding.touched(call["args"]) if binding is not None and as_written else None
+            pure = binding is not None and isinstance(binding.tool.effect, Pure)
+            if not pure and any(one is None or touched is None or overlap(one, touched) for one in changed):
+                found.add(call["id"])
+            if changes:
+                changed.append(touched)
+        return frozenset(found)
 
     def _leaders_first(self, calls: Sequence[Any], numbers: Sequence[int], behind: frozenset[Any]) -> list[int]:
         """Order a turn so that no thread waits for a call that has none yet: repeats come after what they repeat.
