@@ -225,5 +225,5 @@ def finish(report: Report, given: argparse.Namespace) -> int:
     if given.json:
         print(report.as_json())
     else:
-        report.show(Console(width=None if sys.stdout.isatty() else 150, highlight=False))
+        report.show(Console(width=None if sys.stdout.isatty() else 170, highlight=False))
     return 1 if given.strict and report.missed else 0

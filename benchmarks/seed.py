@@ -168,7 +168,7 @@ def measure(rounds: int, *, latency: float = LATENCY, warmup: int = 1) -> Report
             cold = interleave(subjects, rounds, warmup=warmup)
             warm = Results({memo: samples[warmup:] for memo, samples in warms.items()})
             rows += judge(report, scenario, cold, warm, latency)
-    heads = ["calls", "", "order", "memo", "runs", "ms", "runs, warm", "ms, warm", "warm of nothing"]
+    heads = ["calls", "", "order", "memo", "runs", "ms", "runs, warm", "ms, warm", "of nothing"]
     title = f"{CALLS} calls, {UNIQUE} different, {latency * 1e3:g} ms each"
     report.table(title, heads, rows)
     return report
