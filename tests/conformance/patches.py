@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import suites
-
-from replay import Replay
+from repeats import Repeats
 
 
 class Way:
@@ -47,7 +46,7 @@ class Through(Way):
 
     def __init__(self, guard: str) -> None:
         self.options = suites.GUARDS[guard]
-        self.replay = Replay(lambda: self.guard) if guard == "replayed" else None
+        self.repeats = Repeats(lambda: self.guard) if guard == "replayed" else None
         self.guard: Any = self.new_guard()
         """The guard of the running test; before the first one, of what modules make while they are imported."""
         self.every_tool = False
@@ -58,16 +57,15 @@ class Through(Way):
         import ibidem
         from ibidem.guard import OPTIONS
 
-        as_without = (
-            {"errors": "raise"} if "errors" in OPTIONS else {}
-        )  # until there is another way, this is the only one
+        # Raising is what happens without ibidem; while a guard knows no other way, it has no option for it either.
+        as_without = {"errors": "raise"} if "errors" in OPTIONS else {}
         return ibidem.Guard(**as_without, **self.options)
 
     def calls(self) -> int:
         return self.guard.stats().calls
 
     def replays(self) -> int:
-        return self.replay.answers if self.replay is not None else 0
+        return self.repeats.answers if self.repeats is not None else 0
 
     def wrap(self, value: Any) -> Any:
         """Return *value* wrapped by the current guard."""
@@ -84,8 +82,10 @@ class Through(Way):
             if self.every_tool:
                 self.wrap_what_is_there(item, patch)
             self.testing = True
-            yield
-            self.testing = False
+            try:
+                yield
+            finally:
+                self.testing = False
 
     # -- the ways -----------------------------------------------------------------------------------------------
 
@@ -99,17 +99,17 @@ class Through(Way):
                 super().__init__(*args, guard=way.guard, **options)
                 way.wrapped += 1
 
-            if way.replay is not None:
+            if way.repeats is not None:
 
                 def _execute_tool_sync(self, request: Any, kind: Any, config: Any) -> Any:
                     call = functools.partial(super()._execute_tool_sync, request, kind)
                     unheard = {**config, "callbacks": []}
-                    return way.replay.twice(lambda: call(config), lambda: call(unheard))
+                    return way.repeats.twice(lambda: call(config), lambda: call(unheard))
 
                 async def _execute_tool_async(self, request: Any, kind: Any, config: Any) -> Any:
                     call = functools.partial(super()._execute_tool_async, request, kind)
                     unheard = {**config, "callbacks": []}
-                    return await way.replay.atwice(lambda: call(config), lambda: call(unheard))
+                    return await way.repeats.atwice(lambda: call(config), lambda: call(unheard))
 
         put(ToolNode)
         self.wrap_graphs()
@@ -171,8 +171,8 @@ class Through(Way):
     def wrap_tool(self, tool: Any) -> Any:
         """Return *tool* wrapped, and asking twice where that is wanted."""
         twin = self.wrap(tool)
-        if self.replay is not None:
-            self.replay.patch(type(twin))
+        if self.repeats is not None:
+            self.repeats.patch(type(twin))
         return twin
 
     def wrap_what_is_there(self, item: pytest.Item, patch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ inside: ContextVar[bool] = ContextVar("inside", default=False)
 """Whether a call that is asked for twice is being made: what it calls in turn is asked for once."""
 
 
-class Replay:
+class Repeats:
     """Makes methods that ask twice."""
 
     def __init__(self, guard: Callable[[], Any]) -> None:
@@ -52,7 +52,7 @@ class Replay:
     @contextlib.contextmanager
     def alone(self) -> Iterator[Callable[[], bool]]:
         """Give a call and its repeat a conversation of their own, so that they meet nothing else of the test."""
-        name, guard, token = f"replay {next(self._numbers)}", self.guard(), inside.set(True)
+        name, guard, token = f"repeat {next(self._numbers)}", self.guard(), inside.set(True)
         try:
             with guard.conversation(name):
                 yield lambda: any(entry.conversation == name for entry in guard.entries())
@@ -78,20 +78,18 @@ class Replay:
             setattr(cls, name, self._asking(getattr(cls, name), unheard))
 
     def _asking(self, original: Any, quietly: Callable[..., Any]) -> Any:
-        def calls(tool: Any, args: Any, kwargs: Any) -> Any:
-            return functools.partial(original, tool, *args, **kwargs), functools.partial(
-                quietly, original, tool, *args, **kwargs
-            )
+        def calls(*args: Any, **kwargs: Any) -> Any:
+            return functools.partial(original, *args, **kwargs), functools.partial(quietly, original, *args, **kwargs)
 
         @functools.wraps(original)
         def method(tool: Any, *args: Any, **kwargs: Any) -> Any:
-            return original(tool, *args, **kwargs) if inside.get() else self.twice(*calls(tool, args, kwargs))
+            return original(tool, *args, **kwargs) if inside.get() else self.twice(*calls(tool, *args, **kwargs))
 
         @functools.wraps(original)
         async def amethod(tool: Any, *args: Any, **kwargs: Any) -> Any:
             if inside.get():
                 return await original(tool, *args, **kwargs)
-            return await self.atwice(*calls(tool, args, kwargs))
+            return await self.atwice(*calls(tool, *args, **kwargs))
 
         return amethod if inspect.iscoroutinefunction(original) else method
 
