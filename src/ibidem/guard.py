@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import html
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ibidem import options
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
 from ibidem.core.call import Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
@@ -17,6 +18,7 @@ from ibidem.core.resources import parse_answer, read_cells, write_cells
 from ibidem.core.runtime import Runtime
 from ibidem.layers.execute import Execute
 from ibidem.layers.memo import Memo
+from ibidem.options import OPTIONS
 from ibidem.report.events import Event, Kind, logger
 from ibidem.report.statistics import Recorder, Stats
 from ibidem.report.tables import Entries, EntryView, Explained, Explanation
@@ -25,20 +27,6 @@ from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
 
 Chain = Callable[[Call], Awaitable[Outcome]]
-
-OPTIONS = (
-    "effects",
-    "reads",
-    "writes",
-    "live",
-    "default",
-    "store",
-    "user",
-    "trust_mcp",
-    "outside",
-    "inside",
-    "on_event",
-)
 
 
 class Guard:
@@ -81,28 +69,14 @@ class Guard:
         on_event: Callable[[Event], object] | None = None,
         **unknown: Any,
     ) -> None:
+        self._options = {name: value for name, value in locals().items() if name in OPTIONS}
         reject_unknown("Guard", unknown, OPTIONS)
-        self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
-        switch = os.environ.get("IBIDEM", "")
-        if switch not in ("", "on", "off", "memory"):
-            raise ValueError(
-                f"the environment variable IBIDEM={switch!r} is unknown: set it to off or memory, or unset it"
-            )
-        if store is not None and not hasattr(store, "stamps"):
-            raise TypeError(f"store={store!r} is no store: give ibidem.Memory(...), or None for one of its own")
-        for name, function in (("user", user), ("on_event", on_event)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name}= is a callable, not {function!r}")
-        for name, layers in (("outside", outside), ("inside", inside)):
-            if callable(layers) or not all(callable(layer) for layer in layers):
-                raise TypeError(f"{name}= is a list of layers: async callables (call, inner) -> Outcome")
+        options.check(self._options)
+        switch = options.switch()
         self.off = switch == "off"
         self.store: Store = store if store is not None and switch != "memory" else Memory()
+        self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
         self.on_event = on_event
-        self._options = {
-            "effects": effects, "reads": reads, "writes": writes, "live": live, "default": default, "store": store,
-            "user": user, "trust_mcp": trust_mcp, "outside": outside, "inside": inside, "on_event": on_event,
-        }  # fmt: skip
         self._user = user
         self._memo = Memo(self.store, Flights(), self._not_remembered)
         self.layers: tuple[Any, ...] = (*outside, self._memo, *inside, Execute())
@@ -115,12 +89,16 @@ class Guard:
     def __repr__(self) -> str:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
 
+    def _repr_html_(self) -> str:
+        chain = " &rarr; ".join(f"<code>{html.escape(repr(layer))}</code>" for layer in self.layers)
+        return f"<p>{chain}</p>{self.explain()._repr_html_()}{self.stats()._repr_html_()}"
+
     # -- who asks -----------------------------------------------------------------------------------------------------
 
-    def replace(self, **options: Any) -> Guard:
+    def replace(self, **changes: Any) -> Guard:
         """Make a guard with some options changed; it shares this one's store, so that a write is seen by both."""
-        reject_unknown("Guard", [name for name in options if name not in OPTIONS], OPTIONS)
-        return Guard(**{**self._options, "store": self.store, **options})
+        reject_unknown("Guard", [name for name in changes if name not in OPTIONS], OPTIONS)
+        return Guard(**{**self._options, "store": self.store, **changes})
 
     def bind(self, *, conversation: Any = None, user: Any = None) -> Bound:
         """Fix who asks; the answer is accepted wherever a guard is.

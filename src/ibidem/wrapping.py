@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from ibidem.core.asker import NOBODY
 from ibidem.core.effects import Effect, reject_unknown
-from ibidem.guard import OPTIONS, Bound, Guard
+from ibidem.guard import Bound, Guard
+from ibidem.options import OPTIONS
 
 T = TypeVar("T")
 
