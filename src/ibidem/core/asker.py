@@ -71,7 +71,9 @@ def running_config() -> Mapping[str, Any]:
 
 def asker(given: Given, configurable: Mapping[str, Any]) -> Asker:
     """Find who asks; the user only as far as it was given."""
-    given = given.over(ambient.get())
+    around = ambient.get()
+    if given is not around:  # both are NOBODY almost always
+        given = given.over(around)
     return Asker(given.conversation or _conversation(configurable), given.user)
 
 

@@ -185,6 +185,8 @@ class Flights:
         """Take back that a call waits for a flight."""
         with _lock:
             flight.waiters -= 1
+            if call.parent is None:
+                return
             for above in call.ancestors:
                 own = above.work.flight
                 if own is not None and own.blocked[flight] > 0:

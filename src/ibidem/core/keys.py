@@ -13,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import json.encoder
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import PurePath
@@ -31,12 +32,24 @@ _PYTHON_CLASS = 1 << 9
 """`Py_TPFLAGS_HEAPTYPE`: set for classes made by a class statement, not for the built-in ones."""
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-_encode = json.JSONEncoder(
-    ensure_ascii=False,  # escapes would give a pair of lone surrogates and the character they spell one text
-    sort_keys=True,
-    separators=(",", ":"),
-    check_circular=False,  # the walk below has a depth
-).encode
+
+
+def _encoder() -> Callable[[Any], str]:
+    """Make the encoder once: `JSONEncoder.encode` makes one of C anew at every call, which takes longer than the rest."""
+    plain = json.JSONEncoder(
+        ensure_ascii=False,  # escapes would give a pair of lone surrogates and the character they spell one text
+        sort_keys=True,
+        separators=(",", ":"),
+        check_circular=False,  # the walk below has a depth
+    )
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    chunks = make(None, plain.default, json.encoder.encode_basestring, None, ":", ",", True, False, True)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode = _encoder()
 
 
 class NoExactKey(ValueError):  # noqa: N818

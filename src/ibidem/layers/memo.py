@@ -180,7 +180,7 @@ class Memo:
         if landed is None or not self._complete(call, flight):
             return None
         if landed.fault is None:
-            return replace(landed, value=private(landed.value), how="shared")
+            return Outcome(private(landed.value), None, "shared", landed.age, landed.elapsed)
         fault = landed.fault.private()
         flight.unshared = flight.unshared or fault is None
         return None if fault is None else replace(landed, fault=fault, how="shared")
