@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,10 +56,9 @@ class Through(Way):
 
     def new_guard(self) -> Any:
         import ibidem
-        from ibidem.guard import OPTIONS
 
         # Raising is what happens without ibidem; while a guard knows no other way, it has no option for it either.
-        as_without = {"errors": "raise"} if "errors" in OPTIONS else {}
+        as_without = {"errors": "raise"} if "errors" in inspect.signature(ibidem.Guard).parameters else {}
         return ibidem.Guard(**as_without, **self.options)
 
     def calls(self) -> int:
