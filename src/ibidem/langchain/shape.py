@@ -25,7 +25,7 @@ from langchain_core.utils.env import env_var_is_set
 from pydantic import BaseModel
 
 from ibidem.core.asker import running_config
-from ibidem.core.identity import OBJECT, Identity
+from ibidem.core.identity import OBJECT, Identity, of_object
 from ibidem.core.keys import NoExactKey, exact
 
 _OWN = frozenset({*BaseTool.model_fields, "func", "coroutine"})
@@ -96,8 +96,9 @@ class Shape:
 
     def identity(self) -> Callable[[], str]:
         """Name the tool exactly where that can be done."""
-        if self._mcp.get("server"):
-            return Identity(facts=lambda: [self._facts(), self._mcp["server"]], owner=self._tool)
+        client = self._held().get("client") if self._mcp else None
+        if client is not None:
+            return self._connected(client)
         functions = [getattr(self._tool, name, None) for name in ("func", "coroutine")] if self._is_simple else []
         bodies = [*filter(None, functions), *self._methods()]
         fields = [name for name in self._class.model_fields if name not in _OWN]
@@ -106,6 +107,20 @@ class Shape:
         return _OfFields(self._tool, fields, lambda *state: Identity(
             *bodies, facts=lambda: [self._facts(), self._private(), *state], owner=self._tool
         ))  # fmt: skip
+
+    def _connected(self, client: Any) -> Callable[[], str]:
+        """Name a tool of an MCP server: two servers may call themselves the same, so the connection itself counts."""
+        served = Identity(facts=lambda: [self._facts(), self._mcp.get("server")], owner=self._tool)
+        return lambda: f"{of_object(client)}.{served()}"
+
+    def _held(self) -> Mapping[str, Any]:
+        """What the closure of the tool's coroutine holds, by name."""
+        coroutine = getattr(self._tool, "coroutine", None)
+        names = getattr(getattr(coroutine, "__code__", None), "co_freevars", ())
+        cells = zip(names, getattr(coroutine, "__closure__", None) or (), strict=False)
+        with contextlib.suppress(ValueError):  # not filled yet
+            return {name: cell.cell_contents for name, cell in cells}
+        return {}
 
     def _methods(self) -> list[Any]:
         """The methods that the user's classes of the tool define: what runs it may call any of them."""
@@ -160,7 +175,7 @@ class Shape:
     def _reason(self, config_name: str | None) -> str | None:
         """Why its results depend on more than its arguments; an MCP adapter's `runtime` is its own affair."""
         metadata = self._tool.metadata or {}
-        if self._mcp or "readOnlyHint" in metadata:
+        if (self._mcp or "readOnlyHint" in metadata) and not self._held().get("tool_interceptors"):
             return None
         taken = set(self.injected)
         for function in (getattr(self._tool, name, None) for name in ("func", "coroutine")):
