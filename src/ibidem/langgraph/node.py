@@ -32,6 +32,13 @@ class GuardedNode(PlainToolNode):
 
     __ibidem__: Bound
 
+    def __repr__(self) -> str:
+        plain = object.__new__(PlainToolNode)
+        plain.__dict__.update(
+            {name: held for name, held in self.__dict__.items() if name not in {"__ibidem__", "_twins"}}
+        )
+        return repr(plain)
+
     @functools.wraps(PlainToolNode._func)
     def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
         token = _turn.set(_Turn(config, in_threads=True))
@@ -255,6 +262,5 @@ def guarded(node: PlainToolNode, bound: Bound) -> GuardedNode:
 
 @functools.lru_cache(maxsize=256)
 def _guarded_class(cls: type[PlainToolNode]) -> type[GuardedNode]:
-    if cls is PlainToolNode:
-        return GuardedNode
-    return type(cls.__name__, (GuardedNode, cls), {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    bases = (GuardedNode,) if cls is PlainToolNode else (GuardedNode, cls)
+    return type(cls.__name__, bases, {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
