@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ibidem.core.asker import running_config
-from ibidem.core.call import Call, Outcome, Tool, current, passing
+from ibidem.core.call import Call, Outcome, Tool, passing
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
@@ -73,14 +73,16 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         if known is not None:
             return known
 
-        def body() -> Any:
-            call, own, named = current.get(), args, kwargs
-            if call is not None and call.key is not None:
-                with contextlib.suppress(NotCopied):
-                    own, named = private((args, kwargs))
-            return function(*own, **named)
+        own = args, kwargs
 
-        return guard.prepare(tool, arguments, body, runtime, awaits=awaits, given=given, config=config)
+        def body() -> Any:
+            return function(*own[0], **own[1])
+
+        call = guard.prepare(tool, arguments, body, runtime, awaits=awaits, given=given, config=config)
+        if call.key is not None:
+            with contextlib.suppress(NotCopied):
+                own = private(own)  # now: while it waits for others, its caller may change what the key was made of
+        return call
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:

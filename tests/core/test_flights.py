@@ -87,8 +87,10 @@ class Tool:
 
 
 async def boarded(tool, count):
-    """So many callers: one leads, the others wait."""
-    tasks = [asyncio.create_task(tool.call()) for _ in range(count)]
+    """So many callers: the first leads, the others wait."""
+    tasks = [asyncio.create_task(tool.call())]
+    await tool.began.wait()
+    tasks += [asyncio.create_task(tool.call()) for _ in range(count - 1)]
     await until(lambda: waiters(tool.guard) == count - 1)
     return tasks
 
@@ -153,7 +155,7 @@ def test_r21_a_cancelled_leader_in_a_thread_goes_on_and_lands():
             return {"run": len(runs)}
 
         call = offloaded(guard, tool, Read(identity="t"))
-        tasks = [asyncio.create_task(call()) for _ in range(5)]
+        tasks = [asyncio.create_task(call()) for _ in range(5)]  # asyncio starts them in this order
         await until(lambda: began.is_set() and waiters(guard) == 4)
         tasks[0].cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -488,7 +490,9 @@ def test_r21_a_waits_for_b_waits_for_a_in_threads():
 
     calls.extend(make(n) for n in range(2))
     done = []
-    threads = [threading.Thread(target=lambda n=n: done.append(calls[n]("x" if n else "x")), daemon=True) for n in range(2)]
+    threads = [
+        threading.Thread(target=lambda n=n: done.append(calls[n]("x" if n else "x")), daemon=True) for n in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -673,6 +677,7 @@ def test_r21_a_synchronous_call_on_the_loops_own_thread_does_not_deadlock():
             return "sync"
 
         call = wrap(Read(identity="t")(read), guard)
+        read_sync.__name__ = "read"
         call_sync = wrap(Read(identity="t")(read_sync), guard)
         leader = asyncio.create_task(call())
         await began.wait()
@@ -696,7 +701,9 @@ def test_r21_a_waiting_thread_that_blocks_the_leaders_loop_does_not_deadlock(mon
             return "async"
 
         call = wrap(Read(identity="t")(read), guard)
-        call_sync = wrap(Read(identity="t")(lambda: "sync"), guard)
+        read_sync = Read(identity="t")(lambda: "sync")
+        read_sync.__name__ = "read"
+        call_sync = wrap(read_sync, guard)
         leader = asyncio.create_task(call())
         await began.wait()
         found = []
@@ -749,6 +756,7 @@ def test_r23_the_leaders_loop_dies_and_another_takes_over(close, waiter):
         runs.append(1)
         return "fine"
 
+    tool_sync.__name__ = "tool"
     call, call_sync = wrap(tool, guard), wrap(tool_sync, guard)
     loop, thread, kept = a_loop_that_stops_under_its_leader(call, began, close)
     found = []
@@ -865,6 +873,7 @@ def test_r23_no_uncancelled_caller_sees_a_cancellation():
             guard.touch("*")
         await asyncio.wait(tasks)
         assert {task for task in tasks if task.cancelled()} <= cancelled
+        assert {type(task.exception()) for task in tasks if not task.cancelled()} <= {OSError, type(None)}
         assert under_way(guard) == 0
 
     for seed in range(300):

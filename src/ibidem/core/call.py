@@ -82,7 +82,7 @@ class Tool:
 class Work:
     """The execution of one call, which may outlive whoever waits for it."""
 
-    __slots__ = ("entered", "flight", "held", "running")
+    __slots__ = ("cancel", "entered", "flight", "held", "running")
 
     def __init__(self) -> None:
         self.flight: Flight | None = None
@@ -93,6 +93,8 @@ class Work:
         """Whether its body has reached the wrapped function that stands for the tool: one call passes a guard once."""
         self.running: Callable[[Callable[[Outcome | None], None]], None] | None = None
         """Where the work went on alone: takes a function that is given the outcome, or None if it never began."""
+        self.cancel: Callable[[], object] | None = None
+        """Where the work went on alone: keeps it from beginning, if it has not yet."""
 
     def when_ended(self, tell: Callable[[Outcome | None], None]) -> None:
         """Call `tell` when the work has really ended: now, unless it goes on in a thread."""

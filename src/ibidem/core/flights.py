@@ -17,6 +17,7 @@ operations at a time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.1
 """Seconds between two looks whether the loop of a leader elsewhere still runs."""
+
+DEAF = 1.0
+"""Seconds after which a loop that does not turn is not waited for: perhaps it waits, blocked, for who waits for it."""
 
 _lock = threading.Lock()
 
@@ -107,8 +111,13 @@ class Flight:
         assert self.call.key is not None  # noqa: S101
         return self.call.key
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has landed, with an outcome or without one."""
+        return self._done
+
     async def landed(self) -> None:
-        """Wait on the running loop until it has ended. Cancelling the wait ends nothing else."""
+        """Wait on the running loop until it has ended, or is deaf. Cancelling the wait ends nothing else."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with _lock:
@@ -118,21 +127,54 @@ class Flight:
         if self.loop is loop or self.loop is None or self.detached:
             await future
             return
-        while not future.done():
+        pulse = _Pulse(self.loop)
+        while not future.done() and (self.detached or pulse.beats()):
             await asyncio.wait((future,), timeout=PATIENCE)
             if self.stalled:
                 self.land(None)
 
     def landed_blocking(self) -> None:
-        """Wait in this thread until it has ended."""
+        """Wait in this thread until it has ended, or is deaf."""
         event = threading.Event()
         with _lock:
             if self._done:
                 return
             self._threads.append(event)
-        while not event.wait(None if self.loop is None or self.detached else PATIENCE):
+        if self.loop is None:
+            event.wait()
+            return
+        pulse = _Pulse(self.loop)
+        while not event.wait(None if self.detached else PATIENCE):
             if self.stalled:
                 self.land(None)
+            elif not (self.detached or pulse.beats()):
+                return
+
+
+class _Pulse:
+    """Tells whether a loop still turns, asked every `PATIENCE` seconds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._missed = 0
+        self._ask()
+
+    def _ask(self) -> None:
+        self._answered = False
+        with contextlib.suppress(RuntimeError):  # closed: that is seen elsewhere
+            self._loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        self._answered = True
+
+    def beats(self) -> bool:
+        """Ask again; false if it has not answered for too long."""
+        if self._answered:
+            self._missed = 0
+            self._ask()
+        else:
+            self._missed += 1
+        return self._missed * PATIENCE < DEAF
 
 
 class Flights:
@@ -185,12 +227,13 @@ class Flights:
         """Take back that a call waits for a flight."""
         with _lock:
             flight.waiters -= 1
-            if call.parent is None:
-                return
-            for above in call.ancestors:
+            cancel = flight.call.work.cancel if flight.waiters == 0 else None
+            for above in call.ancestors if call.parent is not None else ():
                 own = above.work.flight
                 if own is not None and own.blocked[flight] > 0:
                     own.blocked[flight] -= 1
+        if cancel is not None:
+            cancel()  # its caller is gone, and now everybody else
 
 
 def _reaches(start: Flight, goals: set[Flight]) -> bool:

@@ -161,6 +161,7 @@ class Pool:
                         return
                 task = self._queue.popleft()
             task.run()
+            del task  # an idle thread must not keep the last result alive
 
 
 POOL = Pool()

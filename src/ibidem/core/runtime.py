@@ -95,6 +95,7 @@ class AsyncioRuntime:
                 raise  # it had not begun, and nobody is left who wants it
             if flight is not None:
                 flight.detached = True
+            call.work.cancel = task.cancel
             call.work.running = lambda tell: task.when_done(lambda: tell(_outcome_of(task)))
             raise
         if task.error is not None:

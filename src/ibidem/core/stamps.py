@@ -102,16 +102,16 @@ class MemoryStamps:
             for cell in held:
                 self._open[cell] += 1
             self._raise(raised)
-        return MemoryOpening(self, held)
+        return MemoryOpening(self, held, self._open)
 
-    def _close(self, held: tuple[Cell, ...], raised: Iterable[Cell]) -> None:
+    def _close(self, held: tuple[Cell, ...], counted: Counter[Cell], raised: Iterable[Cell]) -> None:
         with self._lock:
             # Raise before letting go: a read that finds the cells still must also find them above its snapshot.
             self._raise(raised)
-            for cell in held:
-                self._open[cell] -= 1
-                if not self._open[cell]:
-                    del self._open[cell]
+            for cell in held if counted is self._open else ():  # a fork inside a change has let go of it already
+                counted[cell] -= 1
+                if not counted[cell]:
+                    del counted[cell]
 
     def _raise(self, cells: Iterable[Cell]) -> None:
         number = self._sequence + 1
@@ -126,13 +126,14 @@ class MemoryStamps:
 class MemoryOpening:
     """A change under way in this process."""
 
-    __slots__ = ("_held", "_stamps")
+    __slots__ = ("_counted", "_held", "_stamps")
 
-    def __init__(self, stamps: MemoryStamps, held: tuple[Cell, ...]) -> None:
+    def __init__(self, stamps: MemoryStamps, held: tuple[Cell, ...], counted: Counter[Cell]) -> None:
         self._stamps: MemoryStamps | None = stamps
         self._held = held
+        self._counted = counted
 
     def close(self, cells: Iterable[Cell]) -> None:
         stamps, self._stamps = self._stamps, None
         if stamps is not None:
-            stamps._close(self._held, cells)
+            stamps._close(self._held, self._counted, cells)

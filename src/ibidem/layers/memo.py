@@ -56,7 +56,7 @@ class Memo:
             outcome = self._shared(call, flight)
             if outcome is not None:
                 return outcome
-            if flight.unshared:
+            if flight.unshared or not flight.ended:
                 break
         return await self._alone(call, inner)
 
@@ -71,8 +71,11 @@ class Memo:
         entry = self.store.get(key)
         if entry is None or not self._holds(asking, entry.cells, entry.snapshot):
             return None
-        age = self.store.now() - entry.stored_at
-        return Outcome(private(entry.value), how="memo", age=age, elapsed=entry.elapsed)
+        try:
+            value = private(entry.value)
+        except NotCopied:  # it could be copied once only
+            return None
+        return Outcome(value, how="memo", age=self.store.now() - entry.stored_at, elapsed=entry.elapsed)
 
     def _holds(self, asking: tuple[Cell, ...], cells: tuple[Cell, ...], snapshot: int) -> bool:
         """Whether what was read at a snapshot is still right for the one who asks."""
@@ -179,11 +182,15 @@ class Memo:
         landed = flight.outcome
         if landed is None or not self._complete(call, flight):
             return None
-        if landed.fault is None:
+        if landed.fault is not None:
+            fault = landed.fault.private()
+            flight.unshared = flight.unshared or fault is None
+            return None if fault is None else replace(landed, fault=fault, how="shared")
+        try:
             return Outcome(private(landed.value), None, "shared", landed.age, landed.elapsed)
-        fault = landed.fault.private()
-        flight.unshared = flight.unshared or fault is None
-        return None if fault is None else replace(landed, fault=fault, how="shared")
+        except NotCopied:  # it could be copied once only
+            flight.unshared = True
+            return None
 
     def _complete(self, call: Call, flight: Flight) -> bool:
         """Whether what only the result told it depends on has not changed since the flight began."""
