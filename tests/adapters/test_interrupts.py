@@ -131,7 +131,7 @@ def test_a_yes_b_no_resumed_one_by_one(way, kind, declared, first):
     said = ["YES", "NO"]
     ids = [i.id for i in pending(graph)]
     ask(way, graph, Command(resume={ids[first]: said[first]}), thread("t"))
-    assert [i.id for i in pending(graph)] == [ids[1 - first]]
+    assert ids[1 - first] in [i.id for i in pending(graph)]
     found = ask(way, graph, Command(resume={ids[1 - first]: said[1 - first]}), thread("t"))
     assert answers(found) == {"A": "5: YES", "B": "5: NO"}
     assert paid.runs == [5]

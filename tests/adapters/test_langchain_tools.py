@@ -282,6 +282,9 @@ FORMS = {
     "abatch": lambda t, given, config: wait(t.abatch([given, given], {**config, "max_concurrency": 1})),
 }
 
+BATCHED = ("sync", "async", "single input", "_run", "own run", "content and artifact", "raises, handled")
+"""Batches are made of invocations: a few kinds will do."""
+
 
 def inputs(form):
     raw = [{"a": 1}, {"a": "1", "b": 2}, {"first": 3}, {"a": "not a number"}, {}, "text"]
@@ -290,9 +293,11 @@ def inputs(form):
     return [*raw, call("add", {"a": 1}), call("add", {"a": "7"}, "c2"), call("add", {"a": -1, "b": 5}, "c3")]
 
 
-@EVERY_KIND
+CASES = [(kind, form) for kind in KINDS for form in FORMS if "batch" not in form or kind in BATCHED]
+
+
 @EVERY_GUARD
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("kind", "form"), CASES)
 def test_tools_behave_as_without_a_guard(kind, options, form, capsys):
     """Results, errors and callbacks, on runs and on hits, with somebody listening and with nobody."""
     for listened in (True, False) if form.endswith("invoke") else (True,):
@@ -312,6 +317,10 @@ def test_tools_behave_as_without_a_guard(kind, options, form, capsys):
         assert told[0] == told[1]
 
 
+def schema_of(model):
+    return model.model_json_schema() if hasattr(model, "model_json_schema") else model.schema()  # pydantic v1
+
+
 @EVERY_KIND
 def test_tools_look_as_without_a_guard(kind):
     plain_tool = KINDS[kind]()
@@ -322,7 +331,7 @@ def test_tools_look_as_without_a_guard(kind):
     for name in ("name", "description", "args", "args_schema", "tags", "metadata", "return_direct", "is_single_input"):
         assert getattr(wrapped, name) == getattr(plain_tool, name)
     if not isinstance(plain_tool.args_schema, dict):
-        assert wrapped.tool_call_schema is plain_tool.tool_call_schema
+        assert schema_of(wrapped.tool_call_schema) == schema_of(plain_tool.tool_call_schema)
     assert wrapped._injected_args_keys == plain_tool._injected_args_keys
     assert str(wrapped) == str(plain_tool)
 
@@ -394,8 +403,11 @@ def test_aliases_and_validators_are_looked_at_by_what_they_make(way):
         def _run(self, a: int, b: int = 1) -> int:
             return runs(a, b)
 
+    aliases = [{"first": 1}, {"first": " 1 "}]
+    if ending(lambda: OfChecks().invoke(dict(aliases[0])))[0] == "raised":
+        aliases = []  # LangChain before 1.7 loses what comes by an alias
     wrapped = ibidem.wrap(Counted(), Guard(reads=["add"]))
-    for args in ({"first": 1}, {"first": " 1 "}, {"a": 1}, {"a": "1", "b": 1}):
+    for args in (*aliases, {"a": 1}, {"a": " 1 "}, {"a": "1", "b": 1}):
         ask(way, wrapped, call("add", args))
     assert runs.runs == [(1, 1)]
 
