@@ -687,6 +687,36 @@ def test_a_graph_as_a_tool_is_nested(way):
     assert guard.stats().tools["get"].memo == 2, "the read inside was answered from the memo of its conversation"
 
 
+@pytest.mark.xfail(strict=True, reason="the walk does not look into the functions of tools: wrap the inner graph too")
+def test_a_write_in_a_graph_that_only_a_nested_tool_holds_is_seen():
+    world = Counter()
+
+    @tool
+    def get(key: str) -> int:
+        """Get."""
+        return len(world)
+
+    @tool
+    def put(key: str) -> str:
+        """Put."""
+        world(key)
+        return "done"
+
+    inner = node_graph(ToolNode([put]))
+
+    @tool
+    def research(question: str) -> str:
+        """Research."""
+        inner.invoke({"messages": [ai(call("put", {"key": "a"}))]})
+        return "researched"
+
+    guard = Guard(effects={"get": Read("k:{key}"), "put": Write("k:{key}"), "research": Nested()})
+    graph = ibidem.wrap(node_graph(ToolNode([get, research])), guard)
+    turn("sync", graph, call("get", {"key": "a"}), config=thread("t"))
+    turn("sync", graph, call("research", {"question": "q"}), config=thread("t"))
+    assert contents(turn("sync", graph, call("get", {"key": "a"}), config=thread("t"))) == ["1"]
+
+
 def test_a_graph_made_a_tool_keeps_its_schema():
     pytest.importorskip("langchain.agents")
     guard = Guard(effects={"sub": Nested()})
