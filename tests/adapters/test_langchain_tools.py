@@ -676,16 +676,17 @@ def test_results_that_callers_change_are_their_own(way):
 
 
 def test_what_the_tool_itself_keeps_is_not_handed_out():
-    kept = {"list": [1]}
+    class Kept:
+        found = {"list": [1]}
 
     @tool
     def get(key: str) -> dict[str, list[int]]:
         """Get."""
-        return kept
+        return Kept.found
 
     wrapped = ibidem.wrap(get, Guard(reads=["get"]))
-    assert wrapped.invoke({"key": "k"}) is kept  # as without a guard
-    kept["list"].append(2)
+    assert wrapped.invoke({"key": "k"}) is Kept.found  # as without a guard
+    Kept.found["list"].append(2)
     assert wrapped.invoke({"key": "k"}) == {"list": [1]}
 
 

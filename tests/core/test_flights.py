@@ -27,7 +27,7 @@ def offloaded(guard, function, effect):
 
     async def call(*args, **kwargs):
         arguments = Arguments(function)(args, kwargs)
-        prepared = guard.prepare(tool, arguments, lambda: function(*args, **kwargs), ASYNCIO)
+        prepared = guard.prepare(guard.seek(tool, arguments), lambda: function(*args, **kwargs), ASYNCIO)
         return (await guard.run(prepared)).unwrap()
 
     return call
@@ -965,7 +965,8 @@ def test_a_hundred_rounds_leave_nothing_behind():
             await asyncio.gather(*(tool.call() for _ in range(5)))
             tool.guard.touch("*")
         assert under_way(tool.guard) == 0
+        return tool.guard._memo.flights
 
-    run_shuffled(main(), 1)
+    table = run_shuffled(main(), 1)
     gc.collect()
-    assert not [each for each in gc.get_objects() if type(each) is flights_module.Flight]
+    assert [each for each in gc.get_objects() if type(each) is flights_module.Flight and each.table is table] == []

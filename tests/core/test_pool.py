@@ -30,7 +30,7 @@ def offloaded(guard, function, effect):
 
     async def call(*args, **kwargs):
         arguments = Arguments(function)(args, kwargs)
-        prepared = guard.prepare(tool, arguments, lambda: function(*args, **kwargs), ASYNCIO)
+        prepared = guard.prepare(guard.seek(tool, arguments), lambda: function(*args, **kwargs), ASYNCIO)
         return (await guard.run(prepared)).unwrap()
 
     return call

@@ -1,32 +1,42 @@
 """Identity of a tool: a text that changes when what the tool would answer may have changed.
 
-Covered: module, qualified name, schema, code, constants, defaults, partial arguments, exactly encodable closure cells,
-and the functions of the user's project that it names, and those that they name. Not covered, and said in the docs:
-other globals, installed packages, and what the tool talks to.
+Covered: module, qualified name, schema, code, constants, defaults, exactly encodable partial arguments and closure
+cells, and the functions of the user's project that it names, and those that they name. Not covered, and said in the
+docs: other globals, installed packages, and what the tool talks to.
 
 Where something cannot be named exactly (a bound `self`, a closure cell without an exact encoding, no Python code), the
-identity is this very object: a number that no other object gets in this process.
+identity is this very object: a number that no other object gets in this process. So it is where a cell holds what
+changes. A list that is empty, or a number that is counted up, is there to be changed; a small dictionary of settings
+is named by what it holds, and looked at each time: two tools that were alike must not answer for each other any more.
 """
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
 import itertools
 import site
-import sys
 import sysconfig
 import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ibidem.core.keys import NoExactKey, exact
 
 _Found = tuple[Callable[[], Any], Any, Any]
 """How a function was found, the function, and the code it had."""
+
+
+_Held = tuple[Any, bytes]
+"""Something that can change, and what it held."""
+
+_SMALL = 4096
+"""Bytes beyond which what a cell holds is not looked at again on every call."""
 
 
 class _Unnamed(Exception):  # noqa: N818
@@ -38,6 +48,7 @@ _NOT_THE_PROJECT = tuple(
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
         site.getusersitepackages(),
+        str(Path(__file__).parents[1]),  # ours too
         "<frozen",
     }
 )
@@ -84,35 +95,47 @@ class Identity:
         self._functions = functions
         self._facts = facts
         self._owner = owner
-        self._text = ""
-        self._seen: list[_Found] | None = None
+        self._kept: tuple[list[_Found], list[_Held], str] | None = None
 
     def __call__(self) -> str:
         """Give it as of now."""
-        if self._seen is not None:
-            for look, was, code in self._seen:
+        kept = self._kept  # both at once: another thread may be giving it anew
+        if kept is not None:
+            for look, was, code in kept[0]:
                 found = look()
                 if found is not was or getattr(found, "__code__", None) is not code:
                     break
             else:
-                return self._text
-        self._seen, self._text = self._compute()
-        return self._text
+                if kept[1] and not all(_holds_still(*held) for held in kept[1]):
+                    self._kept = kept = [], [], self._of_this_very_object()
+                return kept[2]
+        kept = self._kept = self._compute()
+        return kept[2]
 
-    def _compute(self) -> tuple[list[_Found], str]:
+    def _of_this_very_object(self) -> str:
+        return _of_owner(self._functions[0] if self._owner is None else self._owner)
+
+    def _compute(self) -> tuple[list[_Found], list[_Held], str]:
         walk = _Walk()
         try:
             parts = [self._facts(), *(walk.callable(function) for function in self._functions)]
-            return walk.found, f"sha256:{hashlib.sha256(exact(parts)).hexdigest()}"
+            return walk.found, walk.held, f"sha256:{hashlib.sha256(exact(parts)).hexdigest()}"
         except (_Unnamed, NoExactKey, RecursionError):
-            return [], _of_owner(self._functions[0] if self._owner is None else self._owner)
+            return [], [], self._of_this_very_object()
 
 
 def _of_owner(owner: Any) -> str:
     """Give the identity of an object; for a bound method that of what it is bound to, since it is made anew each time."""
     if isinstance(owner, types.MethodType):
-        return f"{of_object(owner.__self__)}.{owner.__func__.__qualname__}"
+        return f"{of_object(owner.__self__)}.{of_object(owner.__func__)}"
     return of_object(owner)
+
+
+def _holds_still(value: Any, text: bytes) -> bool:
+    try:
+        return exact(value) == text
+    except NoExactKey:
+        return False
 
 
 class _Walk:
@@ -120,11 +143,13 @@ class _Walk:
 
     def __init__(self) -> None:
         self.found: list[_Found] = []
+        self.held: list[_Held] = []
         self._visited: dict[int, int] = {}
 
     def callable(self, function: Any) -> Any:
         if isinstance(function, functools.partial):
-            return ["partial", self.callable(function.func), list(function.args), dict(function.keywords)]
+            bound = {name: self._lasting(value) for name, value in function.keywords.items()}
+            return ["partial", self.callable(function.func), [self._lasting(value) for value in function.args], bound]
         if isinstance(function, (staticmethod, classmethod)):
             return self.callable(function.__func__)
         if not isinstance(function, types.FunctionType):
@@ -140,7 +165,7 @@ class _Walk:
             self._code(function.__code__),
             [self._value(default) for default in function.__defaults__ or ()],
             {name: self._value(default) for name, default in (function.__kwdefaults__ or {}).items()},
-            [self._value(cell.cell_contents) for cell in function.__closure__ or ()],
+            self._cells(function),
             [self.callable(named) for named in self._named(function)],
             self.callable(inner) if inspect.isfunction(inner) else None,
         ]
@@ -151,30 +176,52 @@ class _Walk:
         exact(value)
         return ["value", value]
 
+    def _lasting(self, value: Any) -> Any:
+        """Name a value that no call shows in its key."""
+        try:
+            hash(value)
+        except TypeError:
+            text = exact(value)
+            if len(text) > _SMALL or (isinstance(value, (list, dict, set, bytearray)) and not value):
+                raise _Unnamed from None
+            self.held.append((value, text))
+        return self._value(value)
+
+    def _cells(self, function: types.FunctionType) -> list[Any]:
+        cells = function.__closure__ or ()
+        if cells and not set(function.__code__.co_freevars).isdisjoint(_rebound(function.__code__)):
+            raise _Unnamed
+        try:
+            return [self._lasting(cell.cell_contents) for cell in cells]
+        except ValueError:  # a cell that is not filled yet
+            raise _Unnamed from None
+
     def _code(self, code: types.CodeType) -> Any:
         constants = [self._code(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts]
         names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
-        return [code.co_code, constants, names, code.co_flags, code.co_argcount, code.co_kwonlyargcount]
+        counts = [code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount]
+        return [code.co_code, code.co_exceptiontable, constants, names, counts]
 
     def _named(self, function: types.FunctionType) -> Iterator[Any]:
         """Give the functions of the user's project that a function names, and remember how they were found."""
-        namespace = function.__globals__
-        for name in _names(function.__code__):
-            if name not in namespace:
-                continue
-            found = namespace[name]
-            if isinstance(found, types.ModuleType):
-                for attribute in _names(function.__code__):
-                    member = vars(found).get(attribute)
-                    if member is not None and _is_projects(member):
-                        self._note(functools.partial(vars(found).get, attribute), member)
-                        yield member
-            elif _is_projects(found):
-                self._note(functools.partial(namespace.get, name), found)
-                yield found
+        names = list(dict.fromkeys(_names(function.__code__)))
+        namespaces, seen = [function.__globals__], set()
+        while namespaces:
+            namespace = namespaces.pop()
+            seen.add(id(namespace))
+            for name in names:
+                found = namespace.get(name)
+                if isinstance(found, types.ModuleType):
+                    if id(vars(found)) not in seen:
+                        namespaces.append(vars(found))
+                    continue
+                ours = _of_the_project(found)
+                if ours is not None:
+                    self._note(functools.partial(namespace.get, name), found)
+                    yield ours
 
     def _note(self, look: Callable[[], Any], found: Any) -> None:
-        self.found.append((look, found, found.__code__))
+        self.found.append((look, found, getattr(found, "__code__", None)))
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
@@ -188,12 +235,22 @@ def _constant(value: Any) -> Any:
     return ["...", repr(value)] if value is Ellipsis else value
 
 
-def _is_projects(thing: Any) -> bool:
-    """Whether something is a function written in the user's project: not the library's, not an installed package's."""
-    if not inspect.isfunction(thing):
-        return False
-    if thing.__module__ in ("__main__", "__mp_main__"):
-        return True
-    if thing.__module__ in sys.stdlib_module_names or thing.__module__.partition(".")[0] == "ibidem":
-        return False
-    return not thing.__code__.co_filename.startswith(_NOT_THE_PROJECT)
+def _rebound(code: types.CodeType) -> Iterator[str]:
+    """Give the names of enclosing functions' variables that a function assigns to, as after `nonlocal`."""
+    for step in dis.get_instructions(code):
+        if step.opname in ("STORE_DEREF", "DELETE_DEREF"):
+            yield step.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _rebound(constant)
+
+
+def _of_the_project(thing: Any) -> types.FunctionType | None:
+    """Give the function of the user's project that something is, or that it wraps: `functools.cache` hides one."""
+    for _ in range(20):
+        if isinstance(thing, types.FunctionType) and not thing.__code__.co_filename.startswith(_NOT_THE_PROJECT):
+            return thing
+        if not callable(thing) or isinstance(thing, type):
+            return None
+        thing = inspect.getattr_static(thing, "__wrapped__", None)
+    return None
