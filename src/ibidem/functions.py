@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ibidem.core.asker import running_config
 from ibidem.core.call import Call, Outcome, Tool, passing
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
@@ -68,8 +67,8 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
 
     def ask(args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime) -> Outcome | Call:
         """Give what is remembered, or the call to make."""
-        arguments, config = arguments_of(args, kwargs), running_config()
-        known = guard.hit(tool, arguments, given=given, config=config)
+        sought = guard.seek(tool, arguments_of(args, kwargs), given=given)
+        known = guard.hit(sought)
         if known is not None:
             return known
 
@@ -78,7 +77,7 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         def body() -> Any:
             return function(*own[0], **own[1])
 
-        call = guard.prepare(tool, arguments, body, runtime, awaits=awaits, given=given, config=config)
+        call = guard.prepare(sought, body, runtime, awaits=awaits)
         if call.key is not None:
             with contextlib.suppress(NotCopied):
                 own = private(own)  # now: while it waits for others, its caller may change what the key was made of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import html
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ibidem import options
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
-from ibidem.core.call import Call, Key, Layer, Outcome, Tool, current
+from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
 from ibidem.core.effects import Effect, Pure, reject_unknown
 from ibidem.core.flights import Flights
@@ -27,6 +27,17 @@ from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
 
 Chain = Callable[[Call], Awaitable[Outcome]]
+
+
+class Sought(NamedTuple):
+    """A call before it is made."""
+
+    tool: Tool
+    arguments: Mapping[str, Any]
+    asker: Asker
+    key: Key | None = None
+    reason: str | None = None
+    """Why there is no key although the effect would allow one."""
 
 
 class Guard:
@@ -121,82 +132,85 @@ class Guard:
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    def prepare(
+    def seek(
         self,
         tool: Tool,
         arguments: Mapping[str, Any],
-        body: Callable[[], Any],
-        runtime: Runtime,
         *,
-        awaits: bool = False,
         given: Given = NOBODY,
         config: Mapping[str, Any] | None = None,
-        behind: bool = False,
-    ) -> Call:
-        """Make a call of what an adapter was asked. Called by adapters.
+    ) -> Sought:
+        """Find out who asks, and the key of what is asked. Called by adapters, once for a call.
 
         Args:
             tool: What is called.
             arguments: Validated, by name, without what the framework injects.
-            body: Runs the tool itself, with a copy of the arguments of its own.
-            runtime: Of the caller.
-            awaits: Whether the body is a coroutine function.
             given: What the guard was bound to.
             config: LangChain's configuration; None: whatever runs around us.
-            behind: Whether an earlier call of the same turn may change what this one reads.
         """
         config = running_config() if config is None else config
-        who = asker(given, config.get("configurable") or {})
-        effect, parent = tool.effect, current.get()
+        configurable = config.get("configurable") or {}
+        who, effect = asker(given, configurable), tool.effect
         if not effect.merge:
             if effect.changes and who.user is None and self._user is not None:
                 who = who._replace(user=user_of(self._user, config))
+            return Sought(tool, arguments, who)
+        if tool.reason is not None:
+            return Sought(tool, arguments, who, reason=tool.reason)
+        if resumes(configurable):
+            return Sought(tool, arguments, who, reason="it runs again after a person was asked")
+        partition: tuple[str, ...] = who.conversation
+        if effect.scope != "conversation":
+            if who.user is None:
+                who = who._replace(user=user_of(self._user, config))
+            if effect.scope == "user" and who.user is None:
+                reason = "nobody said whose call it is: give Guard(user=...) or bind(user=...)"
+                return Sought(tool, arguments, who, reason=reason)
+            partition = ("user", who.user or "") if effect.scope == "user" else ("shared",)
+        try:
+            return Sought(tool, arguments, who, Key(tool.identify(), partition, canonical(arguments)))
+        except NoExactKey as problem:
+            return Sought(tool, arguments, who, reason=str(problem))
+
+    def hit(self, sought: Sought) -> Outcome | None:
+        """Give what is remembered without making a call; None: make one. Called by adapters, for speed."""
+        tool, key = sought.tool, sought.key
+        if key is None or self.sees_every_call or not tool.effect.remembered or self.store.marked(key.identity):
+            return None
+        asking = () if isinstance(tool.effect, Pure) else sought.asker.looks_at(tool.effect.scope)
+        outcome = self._memo.find(key, asking)
+        if outcome is not None:
+            self._record(tool, sought.asker.conversation[1], outcome, None)
+        return outcome
+
+    def prepare(
+        self,
+        sought: Sought,
+        body: Callable[[], Any],
+        runtime: Runtime,
+        *,
+        awaits: bool = False,
+        behind: bool = False,
+    ) -> Call:
+        """Make a call of what is sought. Called by adapters.
+
+        Args:
+            sought: What is called, with what, and by whom.
+            body: Runs the tool itself, with a copy of the arguments of its own.
+            runtime: Of the caller.
+            awaits: Whether the body is a coroutine function.
+            behind: Whether an earlier call of the same turn may change what this one reads.
+        """
+        tool, arguments, who, key, reason = sought
+        effect, parent = tool.effect, current.get()
+        if not effect.merge:
             return Call(tool, arguments, who, runtime, body, awaits, parent=parent)
-        who, key, reason = self._key(tool, arguments, who, config)
         resources = effect.touched(arguments) if key is not None else ()
         if resources is None:
             key, reason, resources = None, "its declaration failed to name the resources", ()
         pure = isinstance(effect, Pure)
         cells, asking = ((), ()) if pure else (read_cells(resources), who.looks_at(effect.scope))
         return Call(tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent)
-
-    def hit(
-        self, tool: Tool, arguments: Mapping[str, Any], *, given: Given, config: Mapping[str, Any] | None = None
-    ) -> Outcome | None:
-        """Give what is remembered for a call without making one; None: make one. Called by adapters, for speed."""
-        if self.sees_every_call or not tool.effect.remembered:
-            return None
-        config = running_config() if config is None else config
-        who = asker(given, config.get("configurable") or {})
-        who, key, _ = self._key(tool, arguments, who, config)
-        if key is None or self.store.marked(key.identity):
-            return None
-        asking = () if isinstance(tool.effect, Pure) else who.looks_at(tool.effect.scope)
-        outcome = self._memo.find(key, asking)
-        if outcome is not None:
-            self._record(tool, who.conversation[1], outcome, None)
-        return outcome
-
-    def _key(
-        self, tool: Tool, arguments: Mapping[str, Any], who: Any, config: Mapping[str, Any]
-    ) -> tuple[Any, Key | None, str | None]:
-        """Find the key of a call, or the reason why it has none."""
-        if tool.reason is not None:
-            return who, None, tool.reason
-        if resumes(config.get("configurable") or {}):
-            return who, None, "it runs again after a person was asked"
-        scope = tool.effect.scope
-        partition: tuple[str, ...] = who.conversation
-        if scope != "conversation":
-            if who.user is None:
-                who = who._replace(user=user_of(self._user, config))
-            if scope == "user" and who.user is None:
-                return who, None, "nobody said whose call it is: give Guard(user=...) or bind(user=...)"
-            partition = ("user", who.user or "") if scope == "user" else ("shared",)
-        try:
-            return who, Key(tool.identify(), partition, canonical(arguments)), None
-        except NoExactKey as problem:
-            return who, None, str(problem)
 
     async def run(self, call: Call) -> Outcome:
         """Take a call through the layers."""

@@ -111,7 +111,7 @@ class Binding:
             arguments = self.shape.quick(call["args"])
         except (ValidationError, TypeError):
             return None  # the long way says what is wrong
-        outcome = self.guard.hit(self.tool, arguments, given=self.bound.given, config=config)
+        outcome = self.guard.hit(self.guard.seek(self.tool, arguments, given=self.bound.given, config=config))
         if outcome is None:
             return None
         content, artifact = outcome.value if self.shape.has_artifact else (outcome.value, None)
@@ -133,7 +133,8 @@ class Binding:
         if self._is_inside():
             return run(*args, **kwargs)
         arguments, body = self._prepared(run, args, kwargs)
-        call = self.guard.prepare(self.tool, arguments, body, BLOCKING, given=self.bound.given, behind=_behind.get())
+        sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
+        call = self.guard.prepare(sought, body, BLOCKING, behind=_behind.get())
         return self._ended(run_blocking(self.guard.run(call)))
 
     async def arun(
@@ -143,9 +144,8 @@ class Binding:
         if self._is_inside() and awaits:
             return await run(*args, **kwargs)
         arguments, body = self._prepared(run, args, kwargs)
-        call = self.guard.prepare(
-            self.tool, arguments, body, ASYNCIO, awaits=awaits, given=self.bound.given, behind=_behind.get()
-        )
+        sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
+        call = self.guard.prepare(sought, body, ASYNCIO, awaits=awaits, behind=_behind.get())
         return self._ended(await self.guard.run(call))
 
     def again(self) -> contextlib.AbstractContextManager[None]:
