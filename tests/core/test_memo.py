@@ -1,15 +1,20 @@
-"""The memo under controlled schedules: R22, and that the check can fail."""
+"""The memo: R22 under controlled schedules, with the controls that must fail; what changes forget; R20."""
 
 import asyncio
 import os
+import threading
+from unittest import mock
 
 import pytest
+from test_flights import offloaded, until
 from worlds import Guarded, play
 
-from ibidem import Guard, Memory
+from ibidem import Guard, Memory, Nested, Pure, Read, Write, wrap
+from ibidem.core import runtime as runtimes
+from ibidem.core.pool import Pool
 from ibidem.core.stamps import MemoryStamps
 from ibidem.layers.memo import Memo
-from ibidem.testing import Stuck, run_shuffled
+from ibidem.testing import Clock, Stuck, run_shuffled
 
 SOAK = bool(os.environ.get("IBIDEM_SOAK"))
 SEEDS = 10_000 if SOAK else 1_000
@@ -92,8 +97,8 @@ class RaisesOnlyAtTheEnd(MemoryStamps):
 
 
 class RaisesOnlyAtTheStart(MemoryStamps):
-    def _close(self, held, raised):
-        super()._close(held, ())
+    def _close(self, held, counted, raised):
+        super()._close(held, counted, ())
 
 
 def with_stamps(stamps):
@@ -166,3 +171,400 @@ def test_the_loop_says_when_every_task_waits_for_ever():
 
     with pytest.raises(Stuck):
         run_shuffled(main(), 0)
+
+
+# -- changes -----------------------------------------------------------------------------------------------------------
+
+
+class Shop:
+    """A guard, a read of `a:{key}`, and a way to see what a read finds: `ran` is counted."""
+
+    def __init__(self, **options):
+        self.guard = Guard(**options)
+        self.ran = 0
+        shop = self
+
+        @Read("a:{key}", identity="read")
+        def read(key="1"):
+            shop.ran += 1
+            return shop.ran
+
+        @Read("a:{key}", scope="shared", identity="shared")
+        def shared(key="1"):
+            shop.ran += 1
+            return shop.ran
+
+        @Read("a:{key}", scope="user", identity="user")
+        def of_user(key="1"):
+            shop.ran += 1
+            return shop.ran
+
+        self.read, self.shared, self.of_user = (wrap(each, self.guard) for each in (read, shared, of_user))
+
+    def tool(self, function, effect=None):
+        return wrap(function if effect is None else effect(function), self.guard)
+
+    def runs(self, read=None, *args):
+        """Whether a read reaches the tool."""
+        before = self.ran
+        (read or self.read)(*args)
+        return self.ran > before
+
+    @property
+    def still(self):
+        return not self.guard.store.stamps._open
+
+
+def test_r20_an_undeclared_call_is_never_remembered():
+    shop, calls = Shop(), []
+    tool = shop.tool(lambda x: calls.append(x))
+    tool(1), tool(1)
+    assert calls == [1, 1] and shop.guard.stats().saved == 0
+
+
+def test_a_declared_write_forgets_what_it_touches_everywhere_and_nothing_else():
+    shop = Shop()
+    write = shop.tool(lambda key: None, Write("a:{key}"))
+    for conversation in ("x", "y"):
+        with shop.guard.conversation(conversation):
+            shop.read("1"), shop.read("2"), shop.shared("1")
+    with shop.guard.conversation("z"):
+        write("1")
+    for conversation in ("x", "y"):
+        with shop.guard.conversation(conversation):
+            assert shop.runs(shop.read, "1") and not shop.runs(shop.read, "2")
+    with shop.guard.conversation("x"):
+        assert shop.runs(shop.shared, "1") and not shop.runs(shop.shared, "1")
+
+
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, asyncio.CancelledError])
+def test_a_write_that_fails_has_touched_what_it_might_have(kind):
+    shop = Shop()
+
+    def write():
+        raise kind
+
+    write = shop.tool(write, Write("a:1"))
+    shop.read()
+    with pytest.raises(kind):
+        write()
+    assert shop.runs() and not shop.runs() and shop.still
+
+
+def test_a_write_that_is_cancelled_closes_and_has_touched():
+    async def main():
+        shop, began = Shop(), asyncio.Event()
+
+        @Write("a:1")
+        async def write():
+            began.set()
+            await asyncio.get_running_loop().create_future()
+
+        task = asyncio.create_task(wrap(write, shop.guard)())
+        await began.wait()
+        assert shop.runs() and shop.runs(), "nothing is kept while the write is open"
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert shop.still and shop.runs() and not shop.runs()
+
+    run_shuffled(main(), 0)
+
+
+def test_a_write_that_never_began_touches_nothing_more():
+    """Cancelled in the queue of the pool, it closes at once."""
+
+    async def main():
+        shop = Shop()
+        pool = Pool(1)
+        let = threading.Event()
+        pool.submit(lambda: let.wait(20))
+        with mock.patch.object(runtimes, "POOL", pool):
+            ran = []
+            task = asyncio.create_task(offloaded(shop.guard, lambda: ran.append(1), Write("a:1"))())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not shop.still
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert shop.still
+        let.set()
+        assert ran == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("also", [None, lambda args, result: [("b", result)]], ids=["plain", "also"])
+def test_a_write_whose_thread_outlives_its_caller_stays_open_until_the_thread_ends(also):
+    async def main():
+        shop, began, let, ended = Shop(), threading.Event(), threading.Event(), threading.Event()
+
+        def write():
+            began.set()
+            assert let.wait(20)
+            ended.set()
+            return "1"
+
+        call = offloaded(shop.guard, write, Write("a:1", also=also))
+        task = asyncio.create_task(call())
+        await until(began.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not shop.still
+        assert shop.runs() and shop.runs(), "what is read meanwhile is not kept"
+        let.set()
+        await until(lambda: shop.still)
+        assert ended.is_set()
+        assert shop.runs() and not shop.runs()
+
+    asyncio.run(main())
+
+
+def test_what_also_names_is_touched_and_everything_while_it_runs():
+    shop = Shop()
+    inside = []
+
+    def write(fail=False):
+        inside.append((shop.runs(shop.read, "1"), shop.runs(shop.read, "1")))
+        if fail:
+            raise OSError
+        return "2"
+
+    write = shop.tool(write, Write(also=lambda args, result: [("a", result)]))
+    shop.read("1"), shop.read("2")
+    write()
+    assert inside == [(True, True)], "its own reads run, and are not kept"
+    assert shop.runs(shop.read, "2") and not shop.runs(shop.read, "2")
+    shop.read("1")
+    write()
+    assert not shop.runs(shop.read, "1"), "it named another"
+    with pytest.raises(OSError):
+        write(fail=True)
+    assert shop.runs(shop.read, "1") and shop.runs(shop.read, "2") and shop.still
+
+
+@pytest.mark.parametrize(
+    "also", [lambda args, result: 1 / 0, lambda args, result: None, lambda args, result: "a:1", lambda: []]
+)
+def test_also_of_a_write_that_fails_to_say_means_everything(also):
+    shop = Shop()
+    write = shop.tool(lambda: "fine", Write("b", also=also))
+    shop.read()
+    assert write() == "fine"
+    assert shop.runs() and shop.still
+
+
+@pytest.mark.parametrize("also", [lambda args, result: 1 / 0, lambda args, result: None, lambda args, result: 5])
+def test_also_of_a_read_that_fails_to_say_means_not_kept(also):
+    shop, calls = Shop(), []
+    read = shop.tool(lambda: calls.append(1), Read("b", also=also, identity="b"))
+    read(), read()
+    assert len(calls) == 2 and shop.guard.stats().tools["<lambda>"].uncacheable
+
+
+def test_also_of_a_read_depends_on_what_the_result_names():
+    shop, calls = Shop(), []
+    read = shop.tool(lambda: calls.append(1) or "7", Read("b", also=lambda args, result: [("c", result)], identity="b"))
+    read(), read()
+    shop.guard.touch("c:8")
+    read()
+    assert len(calls) == 1
+    shop.guard.touch("c:7")
+    read(), read()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("declared", [lambda args: 1 / 0, lambda args: None, lambda args: [5], lambda args: ["{key}"]])
+def test_a_declaration_that_fails_to_say(declared):
+    shop, calls = Shop(), []
+    read = shop.tool(lambda: calls.append(1), Read(declared, identity="b"))
+    read(), read()
+    assert len(calls) == 2, "a read is not kept"
+    shop.read()
+    shop.tool(lambda: None, Write(declared))()
+    assert shop.runs(), "a write touches everything"
+
+
+def test_a_read_inside_an_open_write_of_what_it_reads_runs_alone():
+    async def main():
+        shop, inside = Shop(), []
+
+        @Write("a:1")
+        async def write():
+            for key in ("1", "2"):
+                inside.append([shop.runs(shop.read, key) for _ in range(2)])
+
+        await wrap(write, shop.guard)()
+        assert inside == [[True, True], [True, False]], "what it does not touch is kept"
+        assert shop.runs(shop.read, "1") and not shop.runs(shop.read, "1")
+
+    run_shuffled(main(), 0)
+
+
+def test_a_read_during_anothers_open_write_does_not_wait_and_is_not_kept():
+    async def main():
+        shop, began, let = Shop(), asyncio.Event(), asyncio.Event()
+
+        @Write("a:1")
+        async def write():
+            began.set()
+            await let.wait()
+
+        task = asyncio.create_task(wrap(write, shop.guard)())
+        await began.wait()
+        assert shop.runs() and shop.runs() and not task.done()
+        let.set()
+        await task
+        assert shop.runs() and not shop.runs()
+
+    run_shuffled(main(), 0)
+
+
+def test_an_undeclared_call_forgets_its_own_conversation_and_only_that():
+    shop = Shop()
+    tool = shop.tool(lambda: None)
+    for conversation in ("x", "y"):
+        with shop.guard.conversation(conversation, user="ann"):
+            shop.read(), shop.shared(), shop.of_user()
+    with shop.guard.conversation("x", user="ann"):
+        tool()
+        assert shop.runs(shop.shared) and shop.runs(shop.of_user) and shop.runs(shop.read)
+    with shop.guard.conversation("y", user="ann"):
+        assert not shop.runs(shop.read) and not shop.runs(shop.shared) and not shop.runs(shop.of_user)
+
+
+def test_an_undeclared_call_forgets_also_the_conversations_of_its_ancestors():
+    shop = Shop()
+    tool = shop.tool(lambda: None)
+
+    def agent():
+        with shop.guard.conversation("sub"):
+            shop.read()
+            tool()
+            assert shop.runs()
+
+    agent = shop.tool(agent, Nested())
+    for conversation in ("x", "y"):
+        with shop.guard.conversation(conversation):
+            shop.read()
+    with shop.guard.conversation("x"):
+        agent()
+        assert shop.runs()
+    with shop.guard.conversation("y"):
+        assert not shop.runs()
+
+
+def test_an_undeclared_call_in_no_thread_forgets_what_its_user_or_everyone_is_given():
+    shop = Shop()
+    tool = shop.tool(lambda: None)
+
+    def as_(conversation, user):
+        return shop.guard.conversation(conversation, user=user)
+
+    def fill():
+        for user in ("ann", "bob"):
+            with as_("x", user):
+                shop.read(), shop.of_user(), shop.shared()
+
+    def kept():
+        found = []
+        for user in ("ann", "bob"):
+            with as_("x", user):
+                found.append((not shop.runs(shop.read), not shop.runs(shop.of_user)))
+        return found
+
+    fill()
+    with as_(None, "ann"):
+        tool()
+    assert kept() == [(True, False), (True, True)]
+    fill()
+    tool()
+    assert kept() == [(True, False), (True, False)], "nobody said whose it was: everyone's"
+    fill()
+    with as_("thread", "ann"):
+        tool()
+    assert kept() == [(True, True), (True, True)], "in a thread it is that thread's"
+
+
+def test_reads_during_an_undeclared_call_of_the_same_conversation_are_not_kept():
+    async def main():
+        shop, began, let = Shop(), asyncio.Event(), asyncio.Event()
+
+        async def tool():
+            began.set()
+            await let.wait()
+
+        with shop.guard.conversation("x"):
+            shop.read()
+            task = asyncio.create_task(wrap(tool, shop.guard)())
+            await began.wait()
+            assert shop.runs() and shop.runs()
+        with shop.guard.conversation("y"):
+            assert shop.runs() and not shop.runs()
+        let.set()
+        await task
+        with shop.guard.conversation("x"):
+            assert shop.runs() and not shop.runs()
+
+    run_shuffled(main(), 0)
+
+
+def test_an_undeclared_call_does_not_touch_what_depends_on_arguments_alone():
+    shop, calls = Shop(), []
+    pure = shop.tool(lambda x: calls.append(x), Pure(identity="pure"))
+    pure(1)
+    shop.tool(lambda: None)()
+    shop.guard.touch("*")
+    pure(1)
+    assert calls == [1]
+
+
+def test_errors_and_what_is_error_are_not_remembered():
+    shop, calls = Shop(), []
+
+    def read(fail):
+        calls.append(1)
+        if fail:
+            raise OSError
+        return {"error": "busy"}
+
+    read = shop.tool(read, Read(identity="r", is_error=lambda result: "error" in result))
+    for fail in (True, True, False, False):
+        try:
+            assert read(fail) == {"error": "busy"}
+        except OSError:
+            assert fail
+    assert len(calls) == 4 and shop.guard.entries().rows == ()
+
+
+def test_is_error_that_fails_means_not_remembered():
+    shop, calls = Shop(), []
+    read = shop.tool(lambda: calls.append(1), Read(identity="r", is_error=lambda result: 1 / 0))
+    read(), read()
+    assert len(calls) == 2
+
+
+def test_a_store_that_fails_to_keep_costs_nobody_the_result():
+    store = Memory()
+    store.put = mock.Mock(side_effect=OSError("disk full"))
+    shop = Shop(store=store)
+    assert shop.runs() and shop.runs() and len(shop.guard._memo.flights) == 0
+
+
+def test_what_has_no_key_runs_each_time_and_says_why():
+    shop = Shop()
+    assert shop.runs(shop.read, object) and shop.runs(shop.read, object)
+    reasons = shop.guard.stats().tools["read"].uncacheable
+    assert any("no exact encoding" in reason for reason in reasons)
+
+
+def test_the_time_to_live_is_of_the_read_and_the_clock_of_the_store():
+    clock, calls = Clock(), []
+    guard = Guard(store=Memory(clock=clock))
+    read = wrap(Read(ttl="10m", identity="r")(lambda: calls.append(1)), guard)
+    for seconds in (0, 599, 1, 0, -1):
+        clock.move(seconds)
+        read()
+    assert len(calls) == 3, "after ten minutes, and when the clock went back"

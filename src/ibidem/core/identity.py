@@ -35,7 +35,7 @@ _Found = tuple[Callable[[], Any], Any, Any]
 _Held = tuple[Any, bytes]
 """Something that can change, and what it held."""
 
-_SMALL = 4096
+_SMALL = 1024
 """Bytes beyond which what a cell holds is not looked at again on every call."""
 
 

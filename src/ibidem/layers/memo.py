@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ibidem.core.call import Call, Inner, Key, Outcome
+from ibidem.core.call import Call, Inner, Key, Outcome, current
 from ibidem.core.copies import NotCopied, private, size
 from ibidem.core.effects import Undeclared
 from ibidem.core.faults import is_interrupt
@@ -69,7 +69,9 @@ class Memo:
     def find(self, key: Key, asking: tuple[Cell, ...]) -> Outcome | None:
         """Give what is remembered under a key, if it is right for who asks. What it depends on, the entry knows."""
         entry = self.store.get(key)
-        if entry is None or not self._holds(asking, entry.cells, entry.snapshot):
+        if entry is None or _changing(current.get(), entry.cells):
+            return None
+        if not self._holds(asking, entry.cells, entry.snapshot):
             return None
         try:
             value = private(entry.value)
@@ -89,7 +91,7 @@ class Memo:
         """Whether a read may lead or join: not inside a change of what it reads, its own caller's say."""
         if not self.store.stamps.still(call.asking):
             return False
-        return call.parent is None or all(above.work.held.isdisjoint(call.cells) for above in call.ancestors)
+        return not _changing(call.parent, call.cells)
 
     async def _alone(self, call: Call, inner: Inner) -> Outcome:
         try:
@@ -233,3 +235,10 @@ class Memo:
         """Remember, before an interrupt leaves, that this tool asks people: its answers are theirs, and never replayed."""
         if is_interrupt(flow):
             self.store.mark(call.tool.identify())
+
+
+def _changing(parent: Call | None, cells: tuple[Cell, ...]) -> bool:
+    """Whether we are in the body of a change of what is read: it may have changed it already, and not yet said so."""
+    if parent is None:
+        return False
+    return any(not above.work.held.isdisjoint(cells) for above in (parent, *parent.ancestors))
