@@ -6,10 +6,11 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ibidem.core.call import Tool
 from ibidem.core.declarations import Declarations, check_fields
-from ibidem.core.effects import Effect, Undeclared
+from ibidem.core.effects import Effect, Nested, Undeclared
 from ibidem.report.events import IbidemWarning
 
 
@@ -43,9 +44,25 @@ class Toolbox:
             named = f"named:{tool.name!r}:{effect.identity!r}"
             tool = tool.replace(identify=lambda: named)
         tool = tool.replace(effect=effect, origin=origin)
+        if isinstance(effect, Nested):
+            self._look_inside(tool)
         self.tools[tool.name] = tool
         self.saw(tool)
         return tool
+
+    def _look_inside(self, tool: Tool) -> None:
+        """Warn of graphs and nodes that a nested tool calls and that pass no guard: nobody sees what they change."""
+        unseen = [
+            name for name, thing in _held(tool.function) if _runs_tools(thing) and not hasattr(thing, "__ibidem__")
+        ]
+        if unseen and tool.name not in self._warned:
+            self._warned.add(tool.name)
+            warnings.warn(
+                f"tool {tool.name!r} is declared Nested(), but what it calls as {unseen[0]!r} passes no guard, so that "
+                "its writes are not seen: wrap that with this guard before the tool is made",
+                IbidemWarning,
+                stacklevel=2,
+            )
 
     def saw(self, tool: Tool) -> None:
         """Note a tool for whoever is looking through a graph or a list."""
@@ -72,7 +89,7 @@ class Toolbox:
             warnings.warn(
                 f"declared, but no tool has that name: {', '.join(map(repr, missed))}; the tools are: {has}",
                 IbidemWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         bare = tools and all(isinstance(tool.effect, Undeclared) for tool in tools.values())
         if bare and not self._declarations.patterns and "" not in self._warned:
@@ -81,5 +98,23 @@ class Toolbox:
                 f"nothing is declared, so nothing is remembered; the tools are: {', '.join(sorted(tools))}. "
                 "Say which only read, for example ibidem.wrap(graph, reads=['get_*'])",
                 IbidemWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
+
+
+def _held(function: Any) -> Iterator[tuple[str, Any]]:
+    """Give what a function reaches by name: its closure's, then its module's."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a cell that is not filled yet
+            yield name, cell.cell_contents
+    yield from ((name, function.__globals__[name]) for name in code.co_names if name in function.__globals__)
+
+
+def _runs_tools(thing: Any) -> bool:
+    """Whether something is a compiled graph or a node of LangGraph's, told by name: nothing is imported to find out."""
+    return any(
+        c.__name__ in ("Pregel", "ToolNode") and c.__module__.startswith("langgraph.") for c in type(thing).__mro__
+    )

@@ -687,8 +687,8 @@ def test_a_graph_as_a_tool_is_nested(way):
     assert guard.stats().tools["get"].memo == 2, "the read inside was answered from the memo of its conversation"
 
 
-@pytest.mark.xfail(strict=True, reason="the walk does not look into the functions of tools: wrap the inner graph too")
-def test_a_write_in_a_graph_that_only_a_nested_tool_holds_is_seen():
+@pytest.mark.parametrize("also_inner", [False, True])
+def test_a_graph_that_only_a_nested_tool_holds_is_warned_of_and_seen_once_it_is_wrapped(also_inner):
     world = Counter()
 
     @tool
@@ -702,7 +702,10 @@ def test_a_write_in_a_graph_that_only_a_nested_tool_holds_is_seen():
         world(key)
         return "done"
 
+    guard = Guard(effects={"get": Read("k:{key}"), "put": Write("k:{key}"), "research": Nested()})
     inner = node_graph(ToolNode([put]))
+    if also_inner:
+        inner = ibidem.wrap(inner, guard.bind())
 
     @tool
     def research(question: str) -> str:
@@ -710,8 +713,12 @@ def test_a_write_in_a_graph_that_only_a_nested_tool_holds_is_seen():
         inner.invoke({"messages": [ai(call("put", {"key": "a"}))]})
         return "researched"
 
-    guard = Guard(effects={"get": Read("k:{key}"), "put": Write("k:{key}"), "research": Nested()})
-    graph = ibidem.wrap(node_graph(ToolNode([get, research])), guard)
+    outer = node_graph(ToolNode([get, research]))
+    if not also_inner:
+        with pytest.warns(ibidem.IbidemWarning, match=r"what it calls as 'inner' passes no guard"):
+            ibidem.wrap(outer, guard)
+        return
+    graph = ibidem.wrap(outer, guard)
     turn("sync", graph, call("get", {"key": "a"}), config=thread("t"))
     turn("sync", graph, call("research", {"question": "q"}), config=thread("t"))
     assert contents(turn("sync", graph, call("get", {"key": "a"}), config=thread("t"))) == ["1"]
@@ -730,7 +737,8 @@ def test_a_graph_made_a_tool_keeps_its_schema():
     builder.add_edge(START, "only")
     with pytest.warns(match="beta"):
         made = builder.compile().as_tool(name="sub", description="Sub.")
-    wrapped = ibidem.wrap(made, guard)
+    with pytest.warns(ibidem.IbidemWarning, match="before the tool is made"):
+        wrapped = ibidem.wrap(made, guard)
     assert wrapped.args == made.args
     assert wrapped.invoke({"key": "a"}) == made.invoke({"key": "a"})
 

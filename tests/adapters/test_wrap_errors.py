@@ -200,9 +200,6 @@ def test_a_declaration_that_matches_nothing_warns_once_and_lists_the_tools(name)
         ibidem.wrap(graph(), guard)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="toolbox.py: stacklevel=4 names the caller's caller since the guard got a toolbox"
-)
 @pytest.mark.parametrize("options", [{}, {"reads": ["missing"]}], ids=["nothing declared", "a miss"])
 def test_a_warning_names_the_line_that_wraps(options):
     with pytest.warns(IbidemWarning) as caught:
