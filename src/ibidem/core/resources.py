@@ -145,8 +145,15 @@ def texts(value: Any) -> list[str]:
 
     `42`, `42.0` and `"42"` are one resource: a read and a write rarely agree on more than that.
     """
+    try:
+        return _texts(value)
+    except (ValueError, RecursionError):  # more digits than the interpreter prints, a list in itself
+        return []
+
+
+def _texts(value: Any) -> list[str]:
     if isinstance(value, enum.Enum):
-        return texts(value.value)
+        return _texts(value.value)
     if isinstance(value, str):
         return [str(value)]
     if isinstance(value, float):
@@ -154,12 +161,12 @@ def texts(value: Any) -> list[str]:
     if isinstance(value, (bool, int, uuid.UUID)):
         return [str(value)]
     if isinstance(value, Decimal):
-        whole = value.is_finite() and value == value.to_integral_value()
+        whole = value.is_finite() and value.adjusted() < 400 and value == value.to_integral_value()
         return [str(int(value)) if whole else str(value)]
     if isinstance(value, date):  # a datetime is one too
         return [value.isoformat()]
     if isinstance(value, (list, tuple, set, frozenset)):
-        each = [texts(element) for element in value]
+        each = [_texts(element) for element in value]
         return [text for found in each for text in found] if all(each) else []
     return []
 
