@@ -145,5 +145,6 @@ class Arguments:
         for name, parameter in self._signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 extra = named.pop(name)
-                named = {**named, **extra} if named.keys().isdisjoint(extra) else {**named, f"**{name}": extra}
+                alone = named.keys().isdisjoint(extra) and f"**{name}" not in extra
+                named = {**named, **extra} if alone else {**named, f"**{name}": extra}
         return named

@@ -246,6 +246,14 @@ def test_a_closure_over_settings_is_named_by_them_as_long_as_they_stay():
     assert first() == changed, "what has changed once may change again"
 
 
+def test_what_has_been_told_apart_once_is_not_named_by_what_it_holds_later():
+    calls = []
+    tool = closing_over(calls)
+    first = Identity(tool)()
+    calls.append(1)
+    assert Identity(tool)() == first and first.startswith(OBJECT)
+
+
 def test_what_holds_much_is_this_very_object():
     assert Identity(closing_over({"rows": ["x" * 100] * 100}))().startswith(OBJECT)
 

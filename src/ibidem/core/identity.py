@@ -76,6 +76,12 @@ def of_object(thing: Any) -> str:
         return text
 
 
+def _is_known(thing: Any) -> bool:
+    """Whether something has been told apart as this very object before."""
+    found = _known.get(id(thing))
+    return found is not None and found[0]() is thing
+
+
 def _drop(key: int, _: object) -> None:
     _known.pop(key, None)
 
@@ -94,7 +100,7 @@ class Identity:
     ) -> None:
         self._functions = functions
         self._facts = facts
-        self._owner = owner
+        self._owner = functions[0] if owner is None else owner
         self._kept: tuple[list[_Found], list[_Held], str] | None = None
 
     def __call__(self) -> str:
@@ -113,15 +119,18 @@ class Identity:
         return kept[2]
 
     def _of_this_very_object(self) -> str:
-        return _of_owner(self._functions[0] if self._owner is None else self._owner)
+        return _of_owner(self._owner)
 
     def _compute(self) -> tuple[list[_Found], list[_Held], str]:
         walk = _Walk()
         try:
             parts = [self._facts(), *(walk.callable(function) for function in self._functions)]
-            return walk.found, walk.held, f"sha256:{hashlib.sha256(exact(parts)).hexdigest()}"
+            text = f"sha256:{hashlib.sha256(exact(parts)).hexdigest()}"
         except (_Unnamed, NoExactKey, RecursionError):
             return [], [], self._of_this_very_object()
+        if walk.held and _is_known(self._owner):  # what it holds has changed before
+            return [], [], self._of_this_very_object()
+        return walk.found, walk.held, text
 
 
 def _of_owner(owner: Any) -> str:

@@ -17,6 +17,8 @@ class Execute:
         try:
             value = await call.runtime.invoke(call)
         except Exception as problem:
+            if isinstance(problem.__cause__, StopIteration) and str(problem) == "coroutine raised StopIteration":
+                problem = problem.__cause__  # no coroutine lets it pass: this is how it arrives from a function
             if is_control_flow(problem):
                 raise
             return Outcome(fault=Fault(problem), elapsed=call.runtime.now() - began)
