@@ -46,7 +46,8 @@ def hits(report: Report, rounds: int, *, quick: bool, runner: asyncio.Runner) ->
                 report.exactly(f"{what}: runs", results.runs(name) or 0, 0)
                 if value is TEXT:
                     report.at_most(f"{what}: CPU us", took.median * 1e6 / repeats, HIT_US, took.text(1e6 / repeats))
-            elif not name.startswith("dictionary"):
+            elif value is TEXT and not name.startswith("dictionary"):
+                # A record is copied for every caller; others hand everybody the same object. Shown above, not judged.
                 kind = f"ibidem, {name.rpartition(' ')[2]}"
                 ratio = results.ratio(kind, name, "cpu")
                 report.at_most(f"hit of a {title}, {kind}: CPU of {name}", ratio.median, 1.0, ratio.text(1, 3))
@@ -128,9 +129,8 @@ def stampede(report: Report, rounds: int, *, quick: bool, runner: asyncio.Runner
     title = f"{CALLERS:,} identical calls at once, one run takes {latency * 1e3:g} ms"
     report.table(title, ["memo", "runs", "wall ms", "CPU ms"], rows)
     report.exactly(f"{CALLERS:,} identical calls: runs", results.runs("ibidem") or 0, 1)
-    for clock in ("wall", "cpu"):
-        ratio = results.ratio("ibidem", BY_HAND, clock)
-        report.at_most(f"{CALLERS:,} identical calls: {clock} of {BY_HAND}", ratio.median, STAMPEDE, ratio.text(1, 3))
+    ratio = results.ratio("ibidem", BY_HAND, "wall")
+    report.at_most(f"{CALLERS:,} identical calls: wall of {BY_HAND}", ratio.median, STAMPEDE, ratio.text(1, 3))
 
 
 async def _together(make: Callable[[Any], Any], latency: float) -> Sample:
