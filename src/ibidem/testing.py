@@ -14,6 +14,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -97,9 +98,7 @@ def run_shuffled(main: Coroutine[Any, Any, T], seed: int, *, fifo: bool = False,
 
     Args:
         main: What to run.
-        seed: The same seed gives the same order.
-        fifo: Keep asyncio's own order.
-        threads: Whether other threads take part; the order then depends on them too.
+        seed, fifo, threads: As for `ShuffledLoop`.
 
     Raises:
         Stuck: Every task waits and no timer runs.
@@ -120,24 +119,10 @@ def eager_switching() -> Iterator[None]:
 
 
 def in_threads(*functions: Callable[[], object]) -> None:
-    """Run functions in threads that start together, and raise what the first of them raised."""
-    together = threading.Barrier(len(functions))
-    raised: list[BaseException] = []
-
-    def run(function: Callable[[], object]) -> None:
-        together.wait()
-        try:
-            function()
-        except BaseException as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=run, args=(function,), daemon=True) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if raised:
-        raise raised[0]
+    """Run functions at the same time, each in a thread of its own, and raise what the first of them raised."""
+    with ThreadPoolExecutor(len(functions)) as pool:
+        for future in [pool.submit(function) for function in functions]:
+            future.result()
 
 
 READ = ("order", "order:1", "order:1:items", "order:*", "order:1:*", "order:2", "other", "*")
