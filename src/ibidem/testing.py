@@ -94,11 +94,7 @@ class ShuffledLoop(asyncio.SelectorEventLoop):
 
 
 def run_shuffled(main: Coroutine[Any, Any, T], seed: int, *, fifo: bool = False, threads: bool = False) -> T:
-    """Run a coroutine as `asyncio.run` does, in virtual time and in an order drawn from the seed.
-
-    Args:
-        main: What to run.
-        seed, fifo, threads: As for `ShuffledLoop`.
+    """Run a coroutine as `asyncio.run` does, but on a `ShuffledLoop` of this seed and these options.
 
     Raises:
         Stuck: Every task waits and no timer runs.

@@ -1,6 +1,7 @@
 """The memo: R22 under controlled schedules, with the controls that must fail; what changes forget; R20."""
 
 import asyncio
+import functools
 import os
 import threading
 from unittest import mock
@@ -14,7 +15,7 @@ from ibidem.core import runtime as runtimes
 from ibidem.core.pool import Pool
 from ibidem.core.stamps import MemoryStamps
 from ibidem.layers.memo import Memo
-from ibidem.testing import Clock, Stuck, run_shuffled
+from ibidem.testing import Clock, Stuck, eager_switching, in_threads, run_shuffled
 
 SOAK = bool(os.environ.get("IBIDEM_SOAK"))
 SEEDS = 10_000 if SOAK else 1_000
@@ -129,6 +130,54 @@ def test_r22_control_taking_the_snapshot_after_the_run_is_caught(monkeypatch):
 
     monkeypatch.setattr(Memo, "_keep", late)
     assert wrongs(lambda world: Guarded(world, Guard()), 150) > 0
+
+
+def hammered(store):
+    """Threads read and write two resources as fast as they can; gives how often a read was too old, and was spared."""
+    guard, rounds, together = Guard(store=store), 1000, threading.Barrier(6)
+    world, finished, old = [0, 0], [0, 0], []
+    locks = [threading.Lock(), threading.Lock()]
+
+    def read(n):
+        return world[n]
+
+    def write(n):
+        with locks[n]:
+            world[n] += 1
+            return world[n]
+
+    call, change = wrap(Read("r:{n}", identity="r")(read), guard), wrap(Write("r:{n}")(write), guard)
+
+    def writer(n):
+        together.wait()
+        for _ in range(rounds):
+            done = change(n)
+            with locks[n]:
+                finished[n] = max(finished[n], done)
+
+    def reader(n):
+        together.wait()
+        while finished[n] < rounds:
+            least = finished[n]
+            if call(n) < least:
+                old.append(n)
+
+    with eager_switching():
+        in_threads(*(functools.partial(do, n) for n in range(2) for do in (writer, reader, reader)))
+    assert len(guard._memo.flights) == 0 and not guard.store.stamps._open
+    return len(old), guard.stats().saved
+
+
+def test_r22_threads_that_read_and_write_at_once_are_given_nothing_old():
+    found = [hammered(Memory()) for _ in range(5)]
+    assert not any(old for old, _ in found) and any(saved for _, saved in found)
+
+
+def test_r22_control_threads_with_stamps_that_are_always_fresh_are_caught():
+    store = Memory()
+    store.stamps = Blind()
+    store.stamps.fresh = lambda cells, snapshot: snapshot > store.stamps.now() - 12  # so that readers come to an end
+    assert any(hammered(store)[0] for _ in range(10))
 
 
 def test_the_loop_gives_the_same_run_for_the_same_seed_and_others_for_others():
