@@ -28,11 +28,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """A clock for stores and tests: it stands still until it is moved, backwards too.
-
-    Args:
-        now: Seconds it shows at first.
-    """
+    """A clock in seconds, for stores and tests: it stands still until it is moved, backwards too."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -115,8 +111,9 @@ def eager_switching() -> Iterator[None]:
 
 
 def in_threads(*functions: Callable[[], object]) -> None:
-    """Run functions at the same time, each in a thread of its own, and raise what the first of them raised."""
-    with ThreadPoolExecutor(len(functions)) as pool:
+    """Run functions in threads that start together, and raise what the first of them raised."""
+    together = threading.Barrier(len(functions))
+    with ThreadPoolExecutor(len(functions), initializer=together.wait) as pool:
         for future in [pool.submit(function) for function in functions]:
             future.result()
 
