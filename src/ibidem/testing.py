@@ -13,6 +13,7 @@ import asyncio
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -267,18 +268,23 @@ class StoreSuite:
         """What passes `still` and `fresh` after it was read holds until `fresh` says no, whatever other threads do."""
         store = self.make_store(Clock())
         stamps, count = store.stamps, 2
-        world, finished = [0] * count, [0] * count
+        world, finished, looks = [0] * count, [0] * count, [0] * count
         locks = [threading.Lock() for _ in range(count)]
         cells: list[tuple[Cell, ...]] = [read_cells(resources(f"r:{n}")) for n in range(count)]
 
         def write(n: int) -> None:
             raised = write_cells(resources(f"r:{n}"))
             for _ in range(rounds):
+                seen = looks[n]
                 with locks[n]:
                     change = stamps.open(raised, raised)
                     world[n] += 1
                     change.close(raised)
                     finished[n] = world[n]
+                for _ in range(1000):  # or all is written before anybody reads
+                    if looks[n] != seen:
+                        break
+                    time.sleep(0)
 
         def read(n: int) -> None:
             while finished[n] < rounds:
@@ -290,6 +296,7 @@ class StoreSuite:
                 entry = store.get(a_key(f"{n}"))
                 if entry is not None and stamps.fresh(entry.cells, entry.snapshot):
                     assert entry.value >= known, f"{entry.value} was served after {known} had been written"
+                looks[n] += 1
 
         with eager_switching():
             in_threads(*(partial(do, n) for n in range(count) for do in (write, read, read)))
