@@ -29,7 +29,7 @@ lint: $(READY)  ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: $(READY)  ## mypy strict and pyright
-	@$(BIN)/mypy && $(BIN)/mypy tests/typing && $(BIN)/pyright
+	@$(BIN)/mypy && $(BIN)/mypy tests/typing && $(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(READY)  ## runs every example of README.md and docs/
 	@$(BIN)/python -m pytest tests/test_docs.py $(ARGS)
