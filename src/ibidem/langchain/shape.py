@@ -156,7 +156,7 @@ class Shape:
 
     def _names(self) -> tuple[str, ...] | None:
         """The names of the arguments that a model gives, in order; None if the tool takes any."""
-        schema = self._tool.args_schema
+        schema: Any = self._tool.args_schema
         if isinstance(schema, dict):
             properties = schema.get("properties")
             if not isinstance(properties, Mapping) or schema.get("additionalProperties"):

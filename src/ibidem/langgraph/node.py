@@ -33,7 +33,7 @@ class GuardedNode(PlainToolNode):
     __ibidem__: Bound
 
     def __repr__(self) -> str:
-        plain = object.__new__(PlainToolNode)
+        plain: Any = object.__new__(PlainToolNode)
         plain.__dict__.update(
             {name: held for name, held in self.__dict__.items() if name not in {"__ibidem__", "_twins"}}
         )
