@@ -152,14 +152,15 @@ def test_a_yes_b_no_in_one_node(way, declared):
             found = ask(way, graph, given, config)
             stops.append([i.value for i in pending(graph)])
             given = Command(resume=said)
-        return stops, answers(found)
+        given = answers(found)
+        # On a loop both calls run at once, in threads: which of them asks first, and gets the YES, is open there.
+        return stops, given if way == "sync" else sorted(given.values())
 
-    assert run(lambda g: g) == ([[{"pay": 5}], [{"pay": 5}], []], {"A": "5: YES", "B": "5: NO"})
+    expected = {"A": "5: YES", "B": "5: NO"}
+    expected = ([[{"pay": 5}], [{"pay": 5}], []], expected if way == "sync" else sorted(expected.values()))
+    assert run(lambda g: g) == expected
     before = len(paid)
-    assert run(lambda g: ibidem.wrap(g, Guard(**GUARDS[declared]))) == (
-        [[{"pay": 5}], [{"pay": 5}], []],
-        {"A": "5: YES", "B": "5: NO"},
-    )
+    assert run(lambda g: ibidem.wrap(g, Guard(**GUARDS[declared]))) == expected
     assert len(paid) == 2 * before
 
 
