@@ -121,6 +121,10 @@ class Arguments:
         self._ordinary = all(p.kind in _ORDINARY for p in parameters)
         self._positional = tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._complete = frozenset(p.name for p in parameters)
+        bare = inspect.Parameter.empty
+        self._required = [
+            p.name for p in parameters if p.default is bare and p.kind is inspect.Parameter.POSITIONAL_ONLY
+        ]
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         self.names = None if open_ended else self._complete
@@ -140,6 +144,9 @@ class Arguments:
             if named.keys() == self._complete and not given_twice:
                 return named
         found = self._signature.bind(*args, **kwargs)
+        for name in self._required:  # Python 3.13.0 binds f(a=1) to f(a, /, **kwargs), which the function refuses
+            if name not in found.arguments:
+                raise TypeError(f"missing a required argument: {name!r}")
         found.apply_defaults()
         named = dict(found.arguments)
         for name, parameter in self._signature.parameters.items():
