@@ -1,7 +1,6 @@
 """What the tests of the adapters share: calls, messages, a scripted model, and running the same thing both ways."""
 
 import asyncio
-import atexit
 import contextvars
 import threading
 from collections.abc import Callable
@@ -27,13 +26,13 @@ def ai(*calls: dict[str, Any]) -> AIMessage:
     return AIMessage("", tool_calls=list(calls))
 
 
-_runner = asyncio.Runner()
-atexit.register(_runner.close)
+runner = asyncio.Runner()
+"""Closed at the end of the session, by `conftest.py`: at exit, Python 3.12 starts no threads any more."""
 
 
 def wait(coroutine: Any) -> Any:
     """Run a coroutine on the one loop of these tests: a loop each, with its threads, takes longer than the tests."""
-    return _runner.run(coroutine, context=contextvars.copy_context())
+    return runner.run(coroutine, context=contextvars.copy_context())
 
 
 def ask(way: str, target: Any, input: Any, config: Any = None, **kwargs: Any) -> Any:  # noqa: A002
