@@ -14,7 +14,7 @@ from ibidem.core.declarations import Declarations
 from ibidem.core.effects import Effect, Pure, reject_unknown
 from ibidem.core.flights import Flights
 from ibidem.core.keys import NoExactKey, canonical
-from ibidem.core.resources import parse_answer, read_cells, write_cells
+from ibidem.core.resources import Cell, parse_answer, read_cells, write_cells
 from ibidem.core.runtime import Runtime
 from ibidem.layers.execute import Execute
 from ibidem.layers.memo import Memo
@@ -267,9 +267,14 @@ class Guard:
         return Explanation(tuple(Explained.of(tool) for _, tool in sorted(tools.items())))
 
     def entries(self) -> Entries:
-        """List what is remembered, newest first."""
-        now = self.store.now()
-        found = [EntryView.of(key, entry, now) for key, entry in self.store.entries()]
+        """List what would be served, newest first."""
+        now, stamps = self.store.now(), self.store.stamps
+
+        def holds(key: Key, entry: Entry) -> bool:
+            own: tuple[Cell, ...] = (("conversation", *key.partition),) if len(key.partition) > 1 else ()
+            return not entry.cells or stamps.fresh((*entry.cells, *own), entry.snapshot)
+
+        found = [EntryView.of(key, entry, now) for key, entry in self.store.entries() if holds(key, entry)]
         return Entries(tuple(sorted(found, key=lambda entry: entry.age)))
 
     def forget(self, *, conversation: Any = None, tool: str | None = None) -> int:

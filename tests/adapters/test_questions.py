@@ -347,3 +347,22 @@ def test_a_full_store_says_so(way):
     for key in "abc":
         assert ask(way, wrapped, {"key": key}) == key
     assert len(guard.entries()) <= 1
+
+
+def test_entries_lists_only_what_would_be_served():
+    guard = Guard(effects={"get": Read("k:{key}", identity="g"), "put": Write("k:{key}")})
+    get, put, other = (ibidem.wrap(f, guard) for f in (_named("get"), _named("put"), _named("other")))
+    get("a"), get("b")
+    assert len(guard.entries()) == 2
+    put("a")
+    assert [entry.arguments for entry in guard.entries()] == ['{"key":"b"}']
+    other("c")
+    assert len(guard.entries()) == 0
+
+
+def _named(name):
+    def function(key):
+        return key
+
+    function.__name__ = name
+    return function
