@@ -18,7 +18,7 @@ from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
 from ibidem.core.resources import Resource
-from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
+from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
 from ibidem.guard import Bound
 from ibidem.langchain.shape import Shape, listens
 
@@ -132,9 +132,7 @@ class Binding:
         """Take a call through the guard in this thread."""
         if self._is_inside():
             return run(*args, **kwargs)
-        arguments, body = self._prepared(run, args, kwargs)
-        sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
-        call = self.guard.prepare(sought, body, BLOCKING, behind=_behind.get())
+        call = self._prepared(run, args, kwargs, BLOCKING, awaits=False)
         return self._ended(run_blocking(self.guard.run(call)))
 
     async def arun(
@@ -143,9 +141,7 @@ class Binding:
         """Take a call through the guard on the running loop."""
         if self._is_inside() and awaits:
             return await run(*args, **kwargs)
-        arguments, body = self._prepared(run, args, kwargs)
-        sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
-        call = self.guard.prepare(sought, body, ASYNCIO, awaits=awaits, behind=_behind.get())
+        call = self._prepared(run, args, kwargs, ASYNCIO, awaits=awaits)
         return self._ended(await self.guard.run(call))
 
     def again(self) -> contextlib.AbstractContextManager[None]:
@@ -159,19 +155,21 @@ class Binding:
         return call is not None and call.tool is self.tool and call is not _left.get()
 
     def _prepared(
-        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], Callable[[], Any]]:
+        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime, *, awaits: bool
+    ) -> Call:
         arguments = self.shape.named(args, kwargs)
+        own = args, kwargs
 
         def body() -> Any:
-            call, own, named = current.get(), args, kwargs
-            if call is not None and call.key is not None:
-                with contextlib.suppress(NotCopied):
-                    own, copies = private((args, arguments))
-                    named = {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
-            return run(*own, **named)
+            return run(*own[0], **own[1])
 
-        return arguments, body
+        sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
+        call = self.guard.prepare(sought, body, runtime, awaits=awaits, behind=_behind.get())
+        if call.key is not None:
+            with contextlib.suppress(NotCopied):  # now: while it waits for others, its caller may change them
+                copied, copies = private((args, arguments))
+                own = copied, {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
+        return call
 
     def _ended(self, outcome: Outcome) -> Any:
         carrier = note.get()
