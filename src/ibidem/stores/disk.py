@@ -82,6 +82,8 @@ class Disk:
         self._told: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._count_lock = threading.Lock()
+        self._keeping = threading.Lock()
+        """Held while something is kept in memory after a look at the last purge: a purge is said before it is taken."""
         given = None if encrypt is None else keyring.of(encrypt, "encrypt=")
         self._records = Records(keyring.find(key, self._tell), given)
         self.pepper = self._records.pepper
@@ -109,6 +111,10 @@ class Disk:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count:,} {what}" for what, count in sorted(self.counts().items()))
         return f"Disk({str(self.path)!r}{': ' if counts else ''}{counts})"
+
+    @property
+    def purged_at(self) -> int:
+        return self.stamps.purged_at
 
     def counts(self) -> Mapping[str, int]:
         """Count what happened to results on their way to the disk: `stored`, and each reason why others were not."""
@@ -148,16 +154,17 @@ class Disk:
         entry = self._records.read(row, record, self.stamps.incarnation)
         if entry is None or not entry.alive(self.now()):
             return None
-        self._memory.put(key, entry)
-        if self.stamps.purged_at != purged_at:  # it may have been deleted after we read it
-            self._memory.forget(lambda other, _: other == key)
-            return None
+        with self._keeping:
+            if self.stamps.purged_at != purged_at:  # it may have been deleted after we read it
+                return None
+            self._memory.put(key, entry)
         return entry
 
     def put(self, key: Key, entry: Entry) -> bool:
         stamps = self.stamps
-        if entry.snapshot < stamps.purged_at or not self._memory.put(key, entry):
-            return False
+        with self._keeping:
+            if entry.snapshot < stamps.purged_at or not self._memory.put(key, entry):
+                return False
         if self._row(key) is not None and stamps.shared:
             self._keeper.put(key, entry)
         return True
@@ -176,8 +183,9 @@ class Disk:
                 return True
             return False
 
-        self._memory.forget(noted)
-        self.stamps.purge()
+        self.stamps.purge()  # first: what is read now must not bring back what goes
+        with self._keeping:
+            self._memory.forget(noted)
         if not self.stamps.shared:
             return len(gone)
         incarnation = self.stamps.incarnation
@@ -244,7 +252,7 @@ class Disk:
         self._memory.close()
 
     def _after_fork(self) -> None:
-        self._count_lock = threading.Lock()
+        self._count_lock, self._keeping = threading.Lock(), threading.Lock()
         self._keeper.begin()
         self._reader.after_fork()
 
