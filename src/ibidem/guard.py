@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from ibidem.options import OPTIONS
 from ibidem.report.events import Event, Kind, logger
 from ibidem.report.statistics import Recorder, Stats
 from ibidem.report.tables import Entries, EntryView, Explained, Explanation
+from ibidem.report.views import overview
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
@@ -101,8 +101,7 @@ class Guard:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
 
     def _repr_html_(self) -> str:
-        chain = " &rarr; ".join(f"<code>{html.escape(repr(layer))}</code>" for layer in self.layers)
-        return f"<p>{chain}</p>{self.explain()._repr_html_()}{self.stats()._repr_html_()}"
+        return overview(self.layers, self.stats(), self.explain())
 
     # -- who asks -----------------------------------------------------------------------------------------------------
 
