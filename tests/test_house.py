@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "ibidem"
 FILES = sorted(SOURCE.rglob("*.py"))
-FRAMEWORKS = {"langchain_core", "langgraph", "langchain", "anthropic", "diskcache", "httpx", "rich"}
+FRAMEWORKS = {"langchain_core", "langgraph", "langchain", "anthropic", "diskcache", "httpx", "rich", "IPython", "tqdm"}
 ALLOWED = {
     "langchain_core": ("langchain/", "langgraph/", "demo/"),
     "langgraph": ("langgraph/", "demo/"),
@@ -19,6 +19,8 @@ ALLOWED = {
     "rich": ("demo/",),
     "anthropic": ("demo/",),
     "diskcache": (),
+    "IPython": ("notebook.py",),
+    "tqdm": ("report/progress.py",),
 }
 
 

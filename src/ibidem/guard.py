@@ -19,6 +19,7 @@ from ibidem.layers.execute import Execute
 from ibidem.layers.memo import Memo
 from ibidem.options import OPTIONS
 from ibidem.report.events import Event, Kind, logger
+from ibidem.report.living import GUARDS
 from ibidem.report.statistics import Recorder, Stats
 from ibidem.report.tables import Entries, EntryView, Explained, Explanation
 from ibidem.report.views import overview
@@ -96,6 +97,7 @@ class Guard:
             self._chain = _around(layer, self._chain)
         self.sees_every_call = bool(outside)
         self._recorder = Recorder()
+        GUARDS.add(self)
 
     def __repr__(self) -> str:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
