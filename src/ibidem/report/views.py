@@ -123,7 +123,7 @@ class Table:
         more = f"<div>and {self.more:,} more</div>" if self.more else ""
         return _page(
             f'<div style="font-weight:bold">{_escaped(self.title)}</div>'
-            '<table style="border-collapse:collapse;margin:.4em 0;border:0;color:inherit;background:transparent;'
+            '<table style="border-collapse:collapse;table-layout:auto;margin:.4em 0;border:0;color:inherit;background:transparent;'
             f'font-size:inherit"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}'
         )
 
