@@ -18,7 +18,9 @@ ALLOWED = {
     "httpx": ("demo/",),
     "rich": ("demo/",),
     "anthropic": ("demo/",),
-    "diskcache": (),
+    "diskcache": ("stores/database.py",),
+    "cryptography": ("stores/records.py",),
+    "sqlite3": ("stores/database.py", "stores/reader.py"),
     "IPython": ("notebook.py",),
     "tqdm": ("report/progress.py",),
 }

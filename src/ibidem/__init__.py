@@ -23,12 +23,14 @@ from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
     from ibidem.langgraph import ToolNode
+    from ibidem.stores.disk import Disk
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Bound",
     "Call",
+    "Disk",
     "Effect",
     "Entry",
     "Event",
@@ -53,7 +55,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import LangGraph only for those who ask for its node."""
+    """Import LangGraph only for those who ask for its node, and SQLite only for those who keep something on the disk."""
+    if name == "Disk":
+        from ibidem.stores.disk import Disk
+
+        return Disk
     if name == "ToolNode":
         from ibidem.langgraph import ToolNode
 

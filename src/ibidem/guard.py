@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
 from ibidem.core.effects import Effect, Pure, reject_unknown
 from ibidem.core.flights import Flights
-from ibidem.core.keys import NoExactKey, canonical
+from ibidem.core.keys import NoExactKey, canonical, veiled
 from ibidem.core.resources import Cell, parse_answer, read_cells, write_cells
 from ibidem.core.runtime import Runtime
 from ibidem.layers.execute import Execute
@@ -21,9 +22,7 @@ from ibidem.options import OPTIONS
 from ibidem.report.events import Event, Kind, logger
 from ibidem.report.living import GUARDS
 from ibidem.report.statistics import Recorder, Stats
-from ibidem.report.tables import Entries, EntryView, Explained, Explanation
-from ibidem.report.views import overview
-from ibidem.stores.memory import Memory
+from ibidem.report.tables import Entries, EntryView, Explained, Explanation, overview
 from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
 
@@ -50,7 +49,9 @@ class Guard:
         writes: Names or globs of tools that change something: `Write()`.
         live: Names or globs of tools that are harmless and different every time: `Live()`.
         default: The effect of tools that nothing else declares. None: undeclared, which is always safe.
-        store: Where results are remembered; None: in memory, nothing touches the disk.
+        store: Where results are remembered: the name of a folder such as `".ibidem"`, a `Disk`, a `Memory`; None: in
+            memory, nothing touches the disk.
+        key: What a folder's entries are authenticated with; None: `IBIDEM_KEY`, else a file of the user's own.
         user: `(config, context) -> user`: tells whose call it is, for `scope="user"`.
         trust_mcp: Whether to believe an MCP server that says a tool only reads. A hint is a claim of the server's.
         outside: Layers around the memo: they see every call.
@@ -73,7 +74,8 @@ class Guard:
         writes: Sequence[str] = (),
         live: Sequence[str] = (),
         default: Effect | None = None,
-        store: Store | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
+        key: str | bytes | None = None,
         user: UserOf | None = None,
         trust_mcp: bool = False,
         outside: Sequence[Layer] = (),
@@ -86,7 +88,7 @@ class Guard:
         options.check(self._options)
         switch = options.switch()
         self.off = switch == "off"
-        self.store: Store = store if store is not None and switch != "memory" else Memory()
+        self.store: Store = options.store_of(self._options, switch)
         self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
         self.on_event = on_event
         self._user = user
@@ -110,7 +112,7 @@ class Guard:
     def replace(self, **changes: Any) -> Guard:
         """Make a guard with some options changed; it shares this one's store, so that a write is seen by both."""
         reject_unknown("Guard", [name for name in changes if name not in OPTIONS], OPTIONS)
-        return Guard(**{**self._options, "store": self.store, **changes})
+        return Guard(**{**self._options, "store": self.store, "key": None, **changes})
 
     def bind(self, *, conversation: Any = None, user: Any = None) -> Bound:
         """Fix who asks; the answer is accepted wherever a guard is.
@@ -169,7 +171,8 @@ class Guard:
                 return Sought(tool, arguments, who, reason=reason)
             partition = ("user", who.user or "") if effect.scope == "user" else ("shared",)
         try:
-            return Sought(tool, arguments, who, Key(tool.identify(), partition, canonical(arguments)))
+            told = veiled(arguments, effect.secret, self.store.pepper) if effect.secret else arguments
+            return Sought(tool, arguments, who, Key(tool.identify(), partition, canonical(told)))
         except NoExactKey as problem:
             return Sought(tool, arguments, who, reason=str(problem))
 

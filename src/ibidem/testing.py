@@ -143,9 +143,11 @@ def a_key(name: str = "x") -> Key:
 
 
 def an_entry(**changes: Any) -> Entry:
-    """Make an entry that says nothing in particular."""
+    """Make an entry that says nothing in particular, and that no change makes stale."""
     value, cells = {"id": 1, "parts": ["a", None, 2.5, True]}, read_cells(resources("order:1"))
-    plain = Entry(value, 0, cells, stored_at=1000.0, ttl=60.0, elapsed=0.25, tool="tool", conversation="1", size=200)
+    plain = Entry(
+        value, 2**62, cells, stored_at=1000.0, ttl=60.0, elapsed=0.25, tool="tool", conversation="1", size=200
+    )
     return replace(plain, **changes)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ibidem.core.call import Key, Tool
 from ibidem.core.effects import Pure
 from ibidem.report import views
-from ibidem.report.words import amount, counted, representation
+from ibidem.report.words import amount, counted, cut, representation
 from ibidem.stores.protocol import Entry
 
 Row = TypeVar("Row")
@@ -128,3 +128,9 @@ class Entries(_Rows[EntryView]):
         held = f"{counted(len(self.rows), 'result')}, {amount(sum(row.size for row in self.rows))}"
         title = f"ibidem: {held} remembered" if rows else "ibidem: what is remembered"
         return views.Table(title, names, rows, len(self.rows) - len(rows))
+
+
+def overview(layers: Iterable[Any], *answers: Any) -> str:
+    """Draw the layers that a call passes, in order, and answers of a guard below them."""
+    chain = " &rarr; ".join(f"<code>{views.escaped(cut(representation(layer), 300))}</code>" for layer in layers)
+    return views.page(f"<div>call &rarr; {chain} &rarr; tool</div>") + "".join(each._repr_html_() for each in answers)

@@ -8,11 +8,11 @@ sheets and nothing from elsewhere; where a page strips the styles, the words and
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ibidem.report.words import cut, plain, representation
+from ibidem.report.words import cut, plain
 
 ROWS = 100
 """Rows that are drawn; the rest is counted."""
@@ -106,13 +106,13 @@ class Table:
     def html(self) -> str:
         """Write it for a notebook; text and background are the page's own."""
         if not self.rows:
-            return _page(f"<div>{_escaped(self.title)}: nothing yet</div>")
+            return page(f"<div>{escaped(self.title)}: nothing yet</div>")
         keep = [n for n in range(len(self.columns)) if any(str(row[n]) or isinstance(row[n], Bar) for row in self.rows)]
         drawn = any(isinstance(cell, Bar) for cell in self.rows[0])
         sides = ["right" if self._is_numeric(n) else "left" for n in range(len(self.columns))]
         head = "".join(
             f'<th scope="col" style="{_cell(sides[n])};white-space:nowrap">'
-            f"{_swatch(self.columns[n]) if drawn else ''}{_escaped(self.columns[n])}</th>"
+            f"{_swatch(self.columns[n]) if drawn else ''}{escaped(self.columns[n])}</th>"
             for n in keep
         )
         body = ""
@@ -121,8 +121,8 @@ class Table:
             cells = "".join(f'<td style="{_cell(sides[n], row[n])}{weight}">{_content(row[n])}</td>' for n in keep)
             body += f'<tr style="background:transparent">{cells}</tr>'
         more = f"<div>and {self.more:,} more</div>" if self.more else ""
-        return _page(
-            f'<div style="font-weight:bold">{_escaped(self.title)}</div>'
+        return page(
+            f'<div style="font-weight:bold">{escaped(self.title)}</div>'
             '<table style="border-collapse:collapse;table-layout:auto;margin:.4em 0;border:0;color:inherit;background:transparent;'
             f'font-size:inherit"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}'
         )
@@ -131,13 +131,8 @@ class Table:
         return all(_is_number(row[column]) for row in self.rows)
 
 
-def overview(layers: Iterable[Any], *answers: Any) -> str:
-    """Write the layers that a call passes, in order, and answers of a guard below them."""
-    chain = " &rarr; ".join(f"<code>{_escaped(cut(representation(layer), _CELL))}</code>" for layer in layers)
-    return _page(f"<div>call &rarr; {chain} &rarr; tool</div>") + "".join(answer._repr_html_() for answer in answers)
-
-
-def _page(body: str) -> str:
+def page(body: str) -> str:
+    """Put what is drawn where a page of any theme leaves it readable."""
     # Both class names keep MathJax from reading dollar signs as formulas: version 2 knows the first, 3 the second.
     style = "color:inherit;background:transparent;font-variant-numeric:tabular-nums;line-height:1.5;margin:.3em 0"
     return f'<div class="ibidem tex2jax_ignore mathjax_ignore" style="{style}">{body}</div>'
@@ -162,16 +157,17 @@ def _content(cell: Any) -> str:
         return '<span style="opacity:.5">0</span>'
     text, limit = (cell.text, cell.limit) if isinstance(cell, Long) else (str(cell), _CELL)
     if len(text) <= limit:
-        return _escaped(text)
+        return escaped(text)
     left = f"<div>{len(text):,} characters in all</div>" if len(text) > _CHARACTERS else ""
     style = "white-space:pre-wrap;max-height:24em;overflow:auto;margin:0;color:inherit;background:transparent"
     return (
-        f'<details><summary style="cursor:pointer">{_escaped(cut(text, limit))}</summary>'
-        f'<pre style="{style}">{_escaped(text[:_CHARACTERS])}</pre>{left}</details>'
+        f'<details><summary style="cursor:pointer">{escaped(cut(text, limit))}</summary>'
+        f'<pre style="{style}">{escaped(text[:_CHARACTERS])}</pre>{left}</details>'
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Make a text of anybody's part of a page."""
     return html.escape(plain(text))
 
 

@@ -50,6 +50,11 @@ class Store(Protocol):
         """What entries are checked against."""
         ...
 
+    @property
+    def pepper(self) -> bytes:
+        """What secret arguments are hashed with: nobody else's, and the same wherever an entry is to be found again."""
+        ...
+
     def now(self) -> float:
         """Seconds on the clock of the entries."""
         ...
