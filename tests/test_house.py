@@ -20,7 +20,7 @@ ALLOWED = {
     "anthropic": ("demo/",),
     "diskcache": ("stores/database.py",),
     "cryptography": ("stores/records.py",),
-    "sqlite3": ("stores/database.py", "stores/reader.py"),
+    "sqlite3": ("stores/database.py", "stores/reader.py", "demo/"),
     "IPython": ("notebook.py",),
     "tqdm": ("report/progress.py",),
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ibidem import options
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
@@ -29,7 +30,8 @@ from ibidem.toolbox import Toolbox
 Chain = Callable[[Call], Awaitable[Outcome]]
 
 
-class Sought(NamedTuple):
+@dataclass(slots=True)
+class Sought:
     """A call before it is made."""
 
     tool: Tool
@@ -38,6 +40,8 @@ class Sought(NamedTuple):
     key: Key | None = None
     reason: str | None = None
     """Why there is no key although the effect would allow one."""
+    looked: int = -1
+    """How many flights had landed when `hit` looked for it in vain: until another lands it need not be looked for."""
 
 
 class Guard:
@@ -182,6 +186,7 @@ class Guard:
         if key is None or self.sees_every_call or not tool.effect.remembered or self.store.marked(key.identity):
             return None
         asking = () if isinstance(tool.effect, Pure) else sought.asker.looks_at(tool.effect.scope)
+        sought.looked = self._memo.flights.landings
         outcome = self._memo.find(key, asking)
         if outcome is not None:
             self._record(tool, sought.asker.conversation[1], outcome, None)
@@ -205,7 +210,7 @@ class Guard:
             awaits: Whether the body is a coroutine function.
             behind: Whether an earlier call of the same turn may change what this one reads.
         """
-        tool, arguments, who, key, reason = sought
+        tool, arguments, who, key, reason = sought.tool, sought.arguments, sought.asker, sought.key, sought.reason
         effect, parent = tool.effect, current.get()
         if not effect.merge:
             return Call(tool, arguments, who, runtime, body, awaits, parent=parent)
@@ -214,7 +219,9 @@ class Guard:
             key, reason, resources = None, "its declaration failed to name the resources", ()
         pure = isinstance(effect, Pure)
         cells, asking = ((), ()) if pure else (read_cells(resources), who.looks_at(effect.scope))
-        return Call(tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent)
+        return Call(
+            tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent, sought.looked
+        )
 
     async def run(self, call: Call) -> Outcome:
         """Take a call through the layers."""

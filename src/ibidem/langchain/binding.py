@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import ToolMessage
@@ -195,7 +196,7 @@ class Binding:
             except NotImplementedError as problem:
                 raise NotImplementedError(f"{problem} {_ADVICE.format(self.tool.name)}") from None
 
-        sought = sought._replace(key=None, reason=sought.reason or "it was called synchronously and only awaits")
+        sought = replace(sought, key=None, reason=sought.reason or "it was called synchronously and only awaits")
         return run_blocking(self.guard.run(self.guard.prepare(sought, body, BLOCKING)))
 
     def _ended(self, outcome: Outcome) -> Any:

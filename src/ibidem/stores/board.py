@@ -1,7 +1,8 @@
 """The board: the stamps of a `Disk`, in a file that every process of the store has mapped into its memory.
 
 A header of words, then `SLOTS` words, one for each hash of a cell: two cells in one slot forget too much, never too
-little. Looking takes no lock. Whoever raises holds the lock of the file, for a few microseconds.
+little. Looking takes no lock. Whoever raises holds the lock of the file, for a few microseconds. Behind the slots are
+`HINTS` bytes that say which rows the database may hold, so that most misses need not ask it.
 
 Invariants:
 - Only the holder of the lock writes, with one exception: who cannot get the lock in time writes a new number into
@@ -37,7 +38,9 @@ except ImportError:
 SLOTS = 1 << 16
 FIRST = 512
 """The word of the first slot; the words before it are the header."""
-SIZE = 8 * (FIRST + SLOTS)
+HINTS = 1 << 20
+_HINTS = 8 * (FIRST + SLOTS)
+SIZE = _HINTS + HINTS
 
 MAGIC, SEQUENCE, BEGINNING, PURGED, PROCESSES, MARKS, VOIDED, HEALED, INODE, CLEAN = range(10)
 """Words of the header. `BEGINNING` is the number at which this life of the store began, `PURGED` that of the last purge;
@@ -47,6 +50,11 @@ _BOOT = slice(144, 208)
 """Bytes of the header: the name of this life of the store, and the boot of the machine that it was last used in."""
 
 _MAGIC = int.from_bytes(b"ibidem 1", "little")
+
+LOOK = 0.05
+"""Seconds between two looks whether the file is still the one that we use."""
+
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 PATIENCE = 0.25
 """Seconds that a thread waits for the lock."""
@@ -78,6 +86,7 @@ class Board:
         self.path = path
         self._threads = threading.Lock()
         self._file = -1
+        self._look_at = 0.0
         self._identity: tuple[int, int] | None = None
         try:
             self._map = mmap.mmap(-1, SIZE) if path is None else self._open(path)
@@ -85,7 +94,8 @@ class Board:
             self.let_go()
             busy = isinstance(problem, TimeoutError)
             raise Unavailable("another process holds its lock" if busy else str(problem)) from problem
-        self.words = memoryview(self._map).cast("Q")
+        self.words = memoryview(self._map)[:_HINTS].cast("Q")
+        self.hints = memoryview(self._map)[_HINTS:]
         if path is None:
             self.renew(last[1] + 1)
             return
@@ -138,20 +148,22 @@ class Board:
             TimeoutError: Others held it all that time.
             Gone: The path names another file by now, or none.
         """
-        if patience is None:
-            patience = PATIENCE if asyncio._get_running_loop() is None else PATIENCE_ON_LOOP
-        if not self._threads.acquire(timeout=patience):
+        if not self._threads.acquire(False) and not self._threads.acquire(True, _patience(patience)):
             raise TimeoutError
         if self.path is None:
             return
         try:
-            self._lock_file(patience)
+            if not self._flock():
+                self._wait_for_file(_patience(patience))
         except BaseException:
             self._threads.release()
             raise
-        if self.moved:
-            self.release()
-            raise Gone
+        now = time.monotonic()
+        if now > self._look_at:
+            self._look_at = now + LOOK
+            if self.moved:
+                self.release()
+                raise Gone
 
     def release(self) -> None:
         """Give the lock back."""
@@ -170,25 +182,26 @@ class Board:
         finally:
             self.release()
 
-    def _lock_file(self, patience: float) -> None:
-        ends = 0.0
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                now = time.monotonic()
-                ends = ends or now + patience
-                if now > ends:
-                    raise TimeoutError from None
-                time.sleep(0.0002)
-            except OSError:  # closed in the meantime
-                raise Gone from None
-            else:
-                return
+    def _flock(self) -> bool:
+        try:
+            fcntl.flock(self._file, _EXCLUSIVE)
+        except BlockingIOError:
+            return False
+        except OSError:  # closed in the meantime
+            self._look_at = 0.0
+            raise Gone from None
+        return True
+
+    def _wait_for_file(self, patience: float) -> None:
+        ends = time.monotonic() + patience
+        while not self._flock():
+            if time.monotonic() > ends:
+                raise TimeoutError
+            time.sleep(0.0002)
 
     @property
     def moved(self) -> bool:
-        """Whether the path names another file by now, or none."""
+        """Whether the path names another file by now, or none; the holder of the lock looks every `LOOK` seconds."""
         if self.path is None:
             return False
         try:
@@ -224,6 +237,7 @@ class Board:
         """Begin a new life of the store: every entry of an earlier one is a miss."""
         # A clock for a start, so that no snapshot of an earlier life stands above it.
         self.words[BEGINNING] = self.raise_all(max(at_least, time.time_ns() // 1000))
+        self.hints[:] = bytes(HINTS)
         self._map[_INCARNATION] = secrets.token_bytes(16)
         self.words[INODE] = self._inode
         self.words[MAGIC] = _MAGIC
@@ -264,6 +278,12 @@ class Board:
         self._map.flush()
         self.words[CLEAN] = 1
         self._map.flush(0, mmap.PAGESIZE)
+
+
+def _patience(given: float | None) -> float:
+    if given is not None:
+        return given
+    return PATIENCE if asyncio._get_running_loop() is None else PATIENCE_ON_LOOP
 
 
 def boot_of_this_machine() -> bytes | None:

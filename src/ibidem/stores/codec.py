@@ -21,7 +21,7 @@ _DEPTH = 100
 """Levels of nesting beyond which a value is refused."""
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-_NUL = b"\\u0000"
+_NUL = "\\u0000"
 """How JSON writes the character that begins a tag: where it does not occur, there is nothing to translate."""
 
 _TEXT, _JSON = b"t", b"j"
@@ -53,21 +53,21 @@ def encode(value: Any) -> bytes:
         raise NotEncoded(f"it cannot be written: {problem}") from None
 
 
-def decode(raw: bytes) -> Any:
+def decode(raw: bytes | memoryview) -> Any:
     """Read what `encode` wrote.
 
     Raises:
         NotDecoded: Something else wrote it.
     """
     try:
-        text = raw[1:].decode("utf-8", "surrogatepass")
-        if raw[:1] == _TEXT:
+        kind, text = raw[:1], str(raw[1:], "utf-8", "surrogatepass")
+        if kind == _TEXT:
             return text
         value, end = _scan(text, 0)
-        value = _meant(value, _DEPTH) if _NUL in raw else value
+        value = _meant(value, _DEPTH) if _NUL in text else value
     except (ValueError, TypeError, ArithmeticError, LookupError, StopIteration, RecursionError) as problem:
         raise NotDecoded(f"not of this codec: {type(problem).__name__}") from None
-    if raw[:1] != _JSON or end != len(text):
+    if kind != _JSON or end != len(text):
         raise NotDecoded("not of this codec")
     return value
 

@@ -54,7 +54,7 @@ class _Inline(diskcache.Disk):  # type: ignore[misc]
     def store(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         value: bytes,
-        read: bool,
+        read: bool,  # noqa: ARG002
         key: Any = None,  # noqa: ARG002
     ) -> tuple[int, int, None, sqlite3.Binary]:
         return len(value), MODE, None, sqlite3.Binary(value)

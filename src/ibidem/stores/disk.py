@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import stat
 import threading
@@ -84,6 +85,7 @@ class Disk:
         given = None if encrypt is None else keyring.of(encrypt, "encrypt=")
         self._records = Records(keyring.find(key, self._tell), given)
         self.pepper = self._records.pepper
+        self._row = functools.lru_cache(4096)(lambda key: self._records.row(key) if _lasts(key) else None)
         self._memory = memory if memory is not None else Memory(clock=clock)
         self._member = Membership(self.path, self._tell)
         self.stamps = SharedStamps(self._member)
@@ -98,7 +100,7 @@ class Disk:
             tell=self._tell,
             report=self._report,
         )
-        self._marks = Marks(self.path / "marks", self.stamps, self._tell)
+        self._marks = Marks(self.path / "marks", self._member, self._tell)
         self._purged_at = self.stamps.purged_at
         weakref.finalize(self, self._keeper.stop, 2.0)
         _open.add(self)
@@ -136,11 +138,11 @@ class Disk:
         entry = self._memory.get(key)
         if entry is not None and stamps.fresh(entry.cells, entry.snapshot):
             return entry
-        return self._fetch(key, purged_at) if _lasts(key) and stamps.shared else None
+        row = self._row(key)
+        return self._fetch(key, row, purged_at) if row is not None and stamps.may_hold(row) else None
 
-    def _fetch(self, key: Key, purged_at: int) -> Entry | None:
-        row = self._records.row(key)
-        record = self._reader.row(row)
+    def _fetch(self, key: Key, row: bytes, purged_at: int) -> Entry | None:
+        record = self._reader.row(row) if self.stamps.shared else None
         if record is None:
             return None
         entry = self._records.read(row, record, self.stamps.incarnation)
@@ -153,9 +155,10 @@ class Disk:
         return entry
 
     def put(self, key: Key, entry: Entry) -> bool:
-        if entry.snapshot < self.stamps.purged_at or not self._memory.put(key, entry):
+        stamps = self.stamps
+        if entry.snapshot < stamps.purged_at or not self._memory.put(key, entry):
             return False
-        if _lasts(key) and self.stamps.shared:
+        if self._row(key) is not None and stamps.shared:
             self._keeper.put(key, entry)
         return True
 

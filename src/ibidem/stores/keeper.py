@@ -13,11 +13,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 from ibidem.core.call import Key
@@ -33,6 +32,8 @@ T = TypeVar("T")
 
 WAITING = 64 * 2**20
 """Bytes of entries that wait to be written; beyond, entries are refused and counted."""
+GATHER = 0.005
+"""Seconds that the thread waits for more before it writes, unless somebody waits for it."""
 BATCH = 256
 """Entries that one transaction writes at most."""
 TRIES = 30.0
@@ -87,7 +88,9 @@ class Keeper:
         self._lock = threading.Lock()
         if self.__dict__.get("_database") is not None:
             _inherited.append(self._database)
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._jobs: deque[_Job] = deque()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._waiting = 0
         self._bytes = 0
@@ -103,7 +106,9 @@ class Keeper:
                 self._report(1, "too many results wait for the disk")
                 return
             self._waiting += entry.size
-        self._jobs.put((key, entry))
+        self._jobs.append((key, entry))
+        if not self._wake.is_set():  # waking a thread costs more than all the rest here
+            self._wake.set()
         if self._thread is None:
             self._start()
 
@@ -125,7 +130,7 @@ class Keeper:
             except BaseException as problem:
                 future.set_exception(problem)
 
-        self._jobs.put(job)
+        self._jobs.append(job)
         self._start()
         return future.result(timeout)
 
@@ -133,38 +138,54 @@ class Keeper:
         """Write what waits, and end the thread."""
         thread = self._thread
         if thread is not None:
-            self._jobs.put(None)
+            self._jobs.append(None)
+            self._start()
             thread.join(timeout)
 
     # -- what the thread does -----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        """See to it that the thread runs, and at once."""
+        self._hurry.set()
+        self._wake.set()
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ibidem keeper", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
-        goes_on = True
-        while goes_on:
-            batch: list[tuple[Key, Entry]] = []
-            job: _Job | Callable[[Keeper], None] = Keeper._sweep_now
-            with contextlib.suppress(Empty):
-                job = self._jobs.get(timeout=SWEEP)
-                while isinstance(job, tuple):
-                    batch.append(job)
-                    job = Keeper._sweep_if_time if len(batch) == BATCH else self._jobs.get_nowait()
-            if batch:
+        while True:
+            if self._wake.wait(SWEEP):
+                self._hurry.wait(GATHER)
+            else:
+                self._sweep_now()
+            self._hurry.clear()
+            self._wake.clear()  # before looking: what comes later wakes us again
+            if self._work():
+                break
+            if time.monotonic() > self._sweep_at:
+                self._sweep_now()
+
+    def _work(self) -> bool:
+        """Do what waits, in order; true if the thread is to end."""
+        batch: list[tuple[Key, Entry]] = []
+        while self._jobs:
+            job = self._jobs.popleft()
+            if isinstance(job, tuple):
+                batch.append(job)
+            if batch and (not self._jobs or not isinstance(job, tuple) or len(batch) == BATCH):
                 self._store(batch)
+                batch = []
             if job is None:
-                goes_on = False
-            elif not isinstance(job, tuple):
-                with contextlib.suppress(Exception):
-                    job(self)
-            del batch, job
-        with self._lock:
-            self._thread = None
-            self._close()
+                with self._lock:
+                    self._close()
+                    self._thread = None
+                if self._jobs:  # somebody has put since, who saw a thread
+                    self._start()
+                return True
+            if callable(job):
+                job(self)
+        return False
 
     def _close(self) -> None:
         if self._database is not None:
@@ -231,6 +252,7 @@ class Keeper:
                 else:
                     room -= len(row[1])
                     kept.append(row)
+                    self._stamps.will_hold(row[0])  # before it can be found
                     yield row
 
         database.write(allowed())
@@ -275,10 +297,6 @@ class Keeper:
             pause = min(2 * pause, 1.0)
 
     # -- sweeping -------------------------------------------------------------------------------------------------------
-
-    def _sweep_if_time(self) -> None:
-        if time.monotonic() > self._sweep_at:
-            self._sweep_now()
 
     def _sweep_now(self) -> None:
         self._sweep_at = time.monotonic() + SWEEP

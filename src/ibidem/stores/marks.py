@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ibidem.core.identity import OBJECT
 from ibidem.stores.board import MARKS
-from ibidem.stores.shared import SharedStamps
+from ibidem.stores.membership import Membership
 
 
 class Marks:
@@ -22,19 +22,21 @@ class Marks:
 
     Args:
         path: Of the file.
-        stamps: Of the store; they tell the others that there is something new.
+        member: Of the store; the board tells the others that there is something new.
         tell: Told if a mark cannot be kept.
     """
 
-    def __init__(self, path: Path, stamps: SharedStamps, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, member: Membership, tell: Callable[[str], None]) -> None:
         self._path = path
-        self._stamps = stamps
+        self._member = member
         self._tell = tell
         self._known: set[str] = set()
-        self._seen: tuple[int, int] | None = None
+        self._words: memoryview | None = None
+        self._seen = 0
 
     def __contains__(self, identity: str) -> bool:
-        if self._stamps.mark_count != self._seen:
+        words = self._member.words
+        if words is None or words is not self._words or words[MARKS] != self._seen:
             self._read()
         return identity in self._known
 
@@ -43,10 +45,10 @@ class Marks:
         if identity in self:
             return
         self._known.add(identity)
-        if identity.startswith(OBJECT) or not self._stamps.shared:
+        if identity.startswith(OBJECT) or not self._member.shared:
             return
         try:
-            with self._stamps.locked() as board:
+            with self._member.locked() as board:
                 # In lines of its own: whoever died in the middle of one before us has spoilt none but his.
                 file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 with os.fdopen(file, "wb") as lines:
@@ -56,7 +58,8 @@ class Marks:
             self._tell(f"{self._path}: a tool that asked a person could not be marked for other processes ({problem})")
 
     def _read(self) -> None:
-        self._seen = self._stamps.mark_count
+        _, words = self._member.attached()
+        self._words, self._seen = words, words[MARKS]
         with contextlib.suppress(OSError):
             for line in self._path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError):

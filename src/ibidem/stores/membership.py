@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ibidem.core import forks
@@ -42,7 +42,8 @@ class Membership:
         """What this process has under way, by slot."""
         self.words: memoryview | None = None
         """Of the board; None while detached."""
-        self._board: Board | None = None
+        self.board: Board | None = None
+        """What is mapped; None while detached."""
         self.unheard: Board | None = None
         """A board that others look at, where this process has no journal: it can only be voided."""
         self._own: Journal | None = None
@@ -55,14 +56,14 @@ class Membership:
     def _after_fork(self) -> None:
         """Begin anew with files of our own: an inherited descriptor shares the lock of the parent's."""
         self._remember()
-        for held in (self._board, self.unheard, self._own, self._left, *self.others):
+        for held in (self.board, self.unheard, self._own, self._left, *self.others):
             if held is not None:
                 held.let_go()
         self._start()
 
     def _remember(self) -> None:
-        if self._board is not None:
-            self._last = self._board.incarnation, self._board.words[SEQUENCE]
+        if self.board is not None:
+            self._last = self.board.incarnation, self.board.words[SEQUENCE]
 
     # -- coming and going -----------------------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ class Membership:
 
     def attached(self) -> tuple[Board, memoryview]:
         """Give the board and its words; attach if need be."""
-        board = self._board
+        board = self.board
         if board is None or self.words is None:
             board = self.attach()
         return board, board.words
@@ -82,8 +83,8 @@ class Membership:
     def attach(self) -> Board:
         """Use the files of the folder; make what is not there."""
         with self._lock:
-            if self._board is not None and self.words is not None:
-                return self._board
+            if self.board is not None and self.words is not None:
+                return self.board
             board: Board | None = None
             try:
                 board = Board(self.folder / "stamps", self._last)
@@ -94,7 +95,7 @@ class Membership:
                 board = Board(None, self._last)
                 self.tell(f"{self.folder}: cannot be shared with other processes ({problem}); working from memory")
             self.processes = -1
-            self._board = board
+            self.board = board
             self.words = board.words
             return board
 
@@ -126,7 +127,7 @@ class Membership:
         """Let go of the files; what is asked afterwards attaches anew."""
         with self._lock:
             self._remember()
-            board, own, self._own = self._board, self._own, None
+            board, own, self._own = self.board, self._own, None
             counts = memoryview(bytearray(JOURNAL_SIZE)).cast("I")
             counts[:] = self.counts
             self.counts = counts
@@ -138,7 +139,7 @@ class Membership:
             for held in (board, self.unheard, own, *self.others):
                 if held is not None:
                     held.let_go()
-            self.words = self._board = self.unheard = None
+            self.words = self.board = self.unheard = None
             self.others = []
 
     def _leave(self, board: Board, own: Journal) -> None:
@@ -154,7 +155,7 @@ class Membership:
     def attach_anew(self, old: Board) -> None:
         """The folder was deleted or replaced: use what is there now."""
         with self._lock:
-            if self._board is old:
+            if self.board is old:
                 old.void()  # for those who still look there
                 self.detach()
             self.attach()
@@ -194,3 +195,30 @@ class Membership:
             words[PROCESSES] += 1
             return True
         return False
+
+    @contextlib.contextmanager
+    def locked(self, patience: float = 4 * PATIENCE) -> Iterator[Board]:
+        """Hold the lock of the board for a block.
+
+        Args:
+            patience: Seconds to wait for it.
+
+        Raises:
+            TimeoutError: Another process holds it.
+        """
+        board = self._acquired(patience)
+        try:
+            yield board
+        finally:
+            board.release()
+
+    def _acquired(self, patience: float) -> Board:
+        for _ in range(3):
+            board, _ = self.attached()
+            try:
+                board.acquire(patience)
+            except Gone:
+                self.attach_anew(board)
+            else:
+                return board
+        raise TimeoutError(f"{self.folder} is replaced again and again")

@@ -58,7 +58,7 @@ class Reader:
     def row(self, name: bytes) -> bytes | None:
         """Give what stands in a row; None if there is none, or none that is ours, or it cannot be read now."""
         now = time.monotonic()
-        if not self._lock.acquire(timeout=2 * BUSY):
+        if not self._lock.acquire(True, 2 * BUSY):
             return None
         try:
             connection = self._connection
@@ -67,7 +67,7 @@ class Reader:
             if connection is None:
                 return None
             self._ends = now + LONGEST
-            found = connection.execute(_ONE, (name,)).fetchone()
+            found = connection.execute(_ONE, (name,)).fetchone()  # the cursor goes, and with it SQLite's snapshot
         except sqlite3.Error:
             self._drop()
             self._look_at = now + REST

@@ -24,6 +24,10 @@ from ibidem.stores.protocol import Entry
 LARGEST = 4 * 2**20
 """Bytes of a record beyond which it is neither written nor read."""
 
+Buffer = bytes | memoryview
+
+_Head = tuple[Any, ...]
+
 _FORMAT = b"ibidem record 1\0"
 _HEAD = struct.Struct("<16sQdddQII")
 """Incarnation, snapshot, time stored, time to live (negative: none), seconds of the run, size, and the lengths of what a
@@ -65,19 +69,25 @@ class Records:
     """
 
     def __init__(self, key: bytes, encrypt: bytes | None = None) -> None:
-        self._rows, self._macs = Hmac(derived(key, b"rows")), Hmac(derived(key, b"records"))
         self.pepper = derived(key, b"arguments")
+        self._macs = Hmac(derived(key, b"records"))
+        self._rows = hashlib.sha256(derived(key, b"rows").ljust(64, b"\0"))
         self._cipher = None if encrypt is None else Cipher.of(derived(encrypt, b"values"))
 
     def row(self, key: Key) -> bytes:
         """Give the name of the row that a key is found in: a digest that tells nothing of the key."""
         partition = "\0".join((str(len(key.partition[-1])), *key.partition))
-        about = f"{len(key.identity)}\0{len(partition)}\0{key.identity}{partition}".encode("utf-8", "surrogatepass")
-        return self._rows(about + key.arguments)
+        about = f"{len(key.identity)}\0{len(partition)}\0{key.identity}{partition}"
+        row = self._rows.copy()
+        row.update(about.encode("utf-8", "surrogatepass"))
+        row.update(key.arguments)
+        return row.digest()
 
     def tag(self, conversation: str) -> bytes:
         """Give the name under which the rows of a conversation are found together."""
-        return self._rows(b"conversation\0" + conversation.encode("utf-8", "surrogatepass"))[:16]
+        tag = self._rows.copy()
+        tag.update(b"conversation\0" + conversation.encode("utf-8", "surrogatepass"))
+        return tag.digest()[:16]
 
     def write(self, row: bytes, key: Key, entry: Entry, incarnation: bytes) -> bytes:
         """Write the record of an entry.
@@ -95,7 +105,7 @@ class Records:
             rest = nonce + self._cipher.encrypt(nonce, rest, row + head)
         if _START + len(rest) > LARGEST:
             raise NotEncoded(f"a result of {len(rest):,} bytes is kept in memory only: {LARGEST:,} are the most")
-        return self._mac(row, head, rest) + head + rest
+        return self._macs(_FORMAT, row, head, rest) + head + rest
 
     def read(self, row: bytes, record: bytes, incarnation: bytes) -> Entry | None:
         """Read a record; None if it was not written for this row, in this life of the store, with our key."""
@@ -105,7 +115,7 @@ class Records:
         head, rest = found
         try:
             return _entry(head, rest)
-        except (NotDecoded, ValueError, TypeError):
+        except (NotDecoded, ValueError, TypeError, StopIteration):
             return None
 
     def listed(self, row: bytes, record: bytes, incarnation: bytes) -> tuple[Key, Entry] | None:
@@ -115,30 +125,30 @@ class Records:
             return None
         head, rest = found
         try:
-            identity, partition, arguments = json.loads(rest[head[6] : head[6] + head[7]])
+            identity, partition, arguments = _scan(str(rest[head[6] : head[6] + head[7]], "utf-8", "surrogatepass"), 0)[
+                0
+            ]
             key = Key(identity, tuple(partition), bytes.fromhex(arguments))
             return (key, _entry(head, rest)) if self.row(key) == row else None
-        except (NotDecoded, ValueError, TypeError):
+        except (NotDecoded, ValueError, TypeError, StopIteration):
             return None
 
-    def _opened(self, row: bytes, record: bytes, incarnation: bytes) -> tuple[tuple[Any, ...], bytes] | None:
+    def _opened(self, row: bytes, record: bytes, incarnation: bytes) -> tuple[_Head, Buffer] | None:
         if not _START <= len(record) <= LARGEST:
             return None
-        head, rest = record[_MAC:_START], record[_START:]
-        if not hmac.compare_digest(self._mac(row, head, rest), record[:_MAC]):
+        view = memoryview(record)
+        if not hmac.compare_digest(self._macs(_FORMAT, row, view[_MAC:]), view[:_MAC]):
             return None
-        told = _HEAD.unpack(head)
-        if told[0] != incarnation:
+        head = _HEAD.unpack_from(record, _MAC)
+        if head[0] != incarnation:
             return None
-        if self._cipher is not None:
-            try:
-                rest = self._cipher.decrypt(rest[:12], rest[12:], row + head)
-            except Exception:  # cryptography's InvalidTag, which is not imported for this
-                return None
-        return told, rest
-
-    def _mac(self, row: bytes, head: bytes, rest: bytes) -> bytes:
-        return self._macs(b"".join((_FORMAT, row, head, rest)))
+        rest = view[_START:]
+        if self._cipher is None:
+            return head, rest
+        try:
+            return head, self._cipher.decrypt(bytes(rest[:12]), bytes(rest[12:]), row + record[_MAC:_START])
+        except Exception:  # cryptography's InvalidTag, which is not imported for this
+            return None
 
 
 def derived(key: bytes, what: bytes) -> bytes:
@@ -154,18 +164,19 @@ class Hmac:
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 
-    def __call__(self, text: bytes) -> bytes:
+    def __call__(self, *parts: Buffer) -> bytes:
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text)
+        for part in parts:
+            inner.update(part)
         outer.update(inner.digest())
         return outer.digest()
 
 
-def _entry(head: tuple[Any, ...], rest: bytes) -> Entry:
+def _entry(head: _Head, rest: Buffer) -> Entry:
     _, snapshot, stored_at, ttl, elapsed, size, hit, listed = head
-    (tool, conversation, cells), _ = _scan(rest[:hit].decode("utf-8", "surrogatepass"), 0)
+    (tool, conversation, cells), _ = _scan(str(rest[:hit], "utf-8", "surrogatepass"), 0)
     value = decode(rest[hit + listed :])
-    kept = tuple(map(tuple, cells))
+    kept = tuple([tuple(cell) for cell in cells])
     return Entry(value, snapshot, kept, stored_at, None if ttl < 0 else ttl, elapsed, tool, conversation, size)
 
 

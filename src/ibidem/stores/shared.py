@@ -6,33 +6,27 @@ are used now. Here they become what `core/stamps.py` describes.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from hashlib import blake2b
+from collections.abc import Iterable
+from zlib import crc32
 
 from ibidem.core import forks
 from ibidem.core.resources import Cell
 from ibidem.stores.board import (
-    BEGINNING,
     FIRST,
     HEALED,
-    MARKS,
-    PATIENCE,
+    HINTS,
+    LOOK,
     PROCESSES,
     PURGED,
     SEQUENCE,
     SLOTS,
     VOIDED,
-    Board,
     Gone,
 )
 from ibidem.stores.journals import SUM
 from ibidem.stores.membership import Membership
-
-LOOK = 0.05
-"""Seconds between two looks whether the folder is still the one that we use."""
 
 
 class _Slots(dict[Cell, int]):
@@ -48,7 +42,7 @@ class _Slots(dict[Cell, int]):
         # A run and a process are numbered in each process: theirs are not ours.
         name = (*cell, self._own) if cell[0] == "conversation" and cell[1] != "thread" else cell
         text = "\0".join(name).encode("utf-8", "surrogatepass")
-        slot = FIRST + int.from_bytes(blake2b(text, digest_size=8).digest(), "little") % SLOTS
+        slot = FIRST + crc32(text) % SLOTS  # whoever makes two collide makes both be read again
         if len(self) >= self._LIMIT:
             self.clear()
         self[cell] = slot
@@ -184,38 +178,13 @@ class SharedStamps:
         """The number of the last purge: what was read before it is not kept."""
         return (self._member.words or self._member.attach().words)[PURGED]
 
-    @property
-    def mark_count(self) -> tuple[int, int]:
-        """Changes when another process has marked a tool, and when another folder is used."""
-        words = self._member.words or self._member.attach().words
-        return words[BEGINNING], words[MARKS]
+    def may_hold(self, row: bytes) -> bool:
+        """Whether the database may hold a row. Never wrong with a no, but for rows written at this very moment."""
+        return (self._member.board or self._member.attach()).hints[hint_of(row)] != 0
 
-    @contextlib.contextmanager
-    def locked(self, patience: float = 4 * PATIENCE) -> Iterator[Board]:
-        """Hold the lock of the board for a block.
-
-        Args:
-            patience: Seconds to wait for it.
-
-        Raises:
-            TimeoutError: Another process holds it.
-        """
-        board = self._acquired(patience)
-        try:
-            yield board
-        finally:
-            board.release()
-
-    def _acquired(self, patience: float) -> Board:
-        for _ in range(3):
-            board, _ = self._member.attached()
-            try:
-                board.acquire(patience)
-            except Gone:
-                self._member.attach_anew(board)
-            else:
-                return board
-        raise TimeoutError(f"{self._member.folder} is replaced again and again")
+    def will_hold(self, row: bytes) -> None:
+        """Say that a row is about to be written."""
+        self._member.attached()[0].hints[hint_of(row)] = 1
 
     def purge(self) -> None:
         """Let no process keep what it has read so far, and has not stored yet.
@@ -223,7 +192,7 @@ class SharedStamps:
         Raises:
             TimeoutError: Another process holds the lock.
         """
-        with self.locked() as board:
+        with self._member.locked() as board:
             board.words[PURGED] = board.raise_(())
 
     def renew(self) -> None:
@@ -232,8 +201,13 @@ class SharedStamps:
         Raises:
             TimeoutError: Another process holds the lock.
         """
-        with self.locked() as board:
+        with self._member.locked() as board:
             board.renew()
+
+
+def hint_of(row: bytes) -> int:
+    """Give the place of a row among the hints."""
+    return (row[0] << 16 | row[1] << 8 | row[2]) % HINTS
 
 
 class SharedOpening:
