@@ -65,3 +65,17 @@ def __getattr__(name: str) -> Any:
 
         return ToolNode
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Give a notebook the magic `%ibidem`. IPython calls this for `%load_ext ibidem`."""
+    from ibidem import notebook
+
+    notebook.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take the magic away. IPython calls this for `%unload_ext ibidem`."""
+    from ibidem import notebook
+
+    notebook.unload(shell)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from ibidem.layers.execute import Execute
 from ibidem.layers.memo import Memo
 from ibidem.options import OPTIONS
 from ibidem.report.events import Event, Kind, logger
+from ibidem.report.living import GUARDS
 from ibidem.report.statistics import Recorder, Stats
-from ibidem.report.tables import Entries, EntryView, Explained, Explanation
+from ibidem.report.tables import Entries, EntryView, Explained, Explanation, overview
 from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
 
@@ -103,13 +103,13 @@ class Guard:
             self._chain = _around(layer, self._chain)
         self.sees_every_call = bool(outside)
         self._recorder = Recorder()
+        GUARDS.add(self)
 
     def __repr__(self) -> str:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
 
     def _repr_html_(self) -> str:
-        chain = " &rarr; ".join(f"<code>{html.escape(repr(layer))}</code>" for layer in self.layers)
-        return f"<p>{chain}</p>{self.explain()._repr_html_()}{self.stats()._repr_html_()}"
+        return overview(self.layers, self.stats(), self.explain())
 
     # -- who asks -----------------------------------------------------------------------------------------------------
 
