@@ -236,7 +236,7 @@ class StoreSuite:
 
         def read() -> None:
             while begun[0] < rounds:
-                value, snapshot = begun[0], store.stamps.now()
+                snapshot, value = store.stamps.now(), begun[0]
                 time.sleep(0.0002)  # or nobody ever purges between the two
                 store.put(a_key(), an_entry(snapshot=snapshot, value=value, cells=()))
 
