@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import mmap
 import os
 import secrets
+import sys
 import threading
 import time
 from array import array
@@ -95,9 +97,10 @@ class Board:
                     self.renew(last[1] + 1)  # new, half made, or a copy: what changes in the original is not known here
                 elif self.incarnation != last[0] and self.words[BEGINNING] <= last[1]:
                     self.raise_all(last[1] + 1)
-        except TimeoutError:
+        except (TimeoutError, Gone) as problem:
             self.let_go()
-            raise Unavailable("another process holds its lock") from None
+            held = isinstance(problem, TimeoutError)
+            raise Unavailable("another process holds its lock" if held else "it is replaced again and again") from None
 
     def _open(self, path: Path) -> mmap.mmap:
         """Map the file; where there is none, or something else, make one."""
@@ -108,8 +111,8 @@ class Board:
             with contextlib.suppress(Gone), self.locked(PATIENCE):
                 size = os.fstat(self._file).st_size
                 if size == 0:
-                    os.pwrite(self._file, bytes(SIZE), 0)
-                    size = os.fstat(self._file).st_size
+                    fill(self._file, SIZE)
+                    size = SIZE
                 if size == SIZE:
                     return mmap.mmap(self._file, SIZE)
                 path.rename(path.with_name(f"{path.name}.set-aside-{time.time_ns()}"))
@@ -122,9 +125,10 @@ class Board:
 
     def let_go(self) -> None:
         """Close the file. The mapping stays until nobody looks at it any more: another thread may be doing so now."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        # First no longer ours, then closed: another thread must not find a number that means another file by now.
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     # -- the lock -----------------------------------------------------------------------------------------------------
 
@@ -156,8 +160,10 @@ class Board:
     def release(self) -> None:
         """Give the lock back."""
         try:
-            if self.path is not None:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+            # Another thread may have let go of the file meanwhile, and of the lock with it.
+            with contextlib.suppress(OSError, ValueError):
+                if self.path is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
         finally:
             self._threads.release()
 
@@ -181,7 +187,7 @@ class Board:
                 if now > ends:
                     raise TimeoutError from None
                 time.sleep(0.0002)
-            except OSError:  # closed in the meantime
+            except (OSError, ValueError):  # closed in the meantime: the number is another file's, or -1
                 raise Gone from None
             else:
                 return
@@ -264,6 +270,31 @@ class Board:
         self._map.flush()
         self.words[CLEAN] = 1
         self._map.flush(0, mmap.PAGESIZE)
+
+
+def fill(file: int, size: int) -> None:
+    """Write a new file full of zeros, so that no full disk is met later, in a mapping.
+
+    Raises:
+        OSError: The disk is full; the file is left empty.
+    """
+    if os.pwrite(file, bytes(size), 0) < size:
+        os.ftruncate(file, 0)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def void(path: Path) -> None:
+    """Say, for a process that could not map the file, what `Board.void` says for one that has.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if os.fstat(file).st_size == SIZE:
+            os.pwrite(file, (secrets.randbits(63) + 1).to_bytes(8, sys.byteorder), 8 * VOIDED)
+    finally:
+        os.close(file)
 
 
 def boot_of_this_machine() -> bytes | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ibidem.core import forks
+from ibidem.stores import board as boards
 from ibidem.stores.board import PATIENCE, PROCESSES, SEQUENCE, Board, Gone, Unavailable, boot_of_this_machine
 from ibidem.stores.journals import SIZE as JOURNAL_SIZE
 from ibidem.stores.journals import SUM, Journal, others
@@ -43,8 +44,6 @@ class Membership:
         self.words: memoryview | None = None
         """Of the board; None while detached."""
         self._board: Board | None = None
-        self.unheard: Board | None = None
-        """A board that others look at, where this process has no journal: it can only be voided."""
         self._own: Journal | None = None
         self._left: Journal | None = None
         """Our journal of before, if changes were under way when we let go: it speaks for them until there is another."""
@@ -55,7 +54,7 @@ class Membership:
     def _after_fork(self) -> None:
         """Begin anew with files of our own: an inherited descriptor shares the lock of the parent's."""
         self._remember()
-        for held in (self._board, self.unheard, self._own, self._left, *self.others):
+        for held in (self._board, self._own, self._left, *self.others):
             if held is not None:
                 held.let_go()
         self._start()
@@ -89,8 +88,9 @@ class Membership:
                 board = Board(self.folder / "stamps", self._last)
                 with board.locked(PATIENCE):
                     self._own = self._join(board)
-            except (Unavailable, Gone, OSError) as problem:
-                self.unheard = board
+            except (Unavailable, Gone, OSError, ValueError) as problem:
+                if board is not None:
+                    board.let_go()
                 board = Board(None, self._last)
                 self.tell(f"{self.folder}: cannot be shared with other processes ({problem}); working from memory")
             self.processes = -1
@@ -103,13 +103,15 @@ class Membership:
         folder = self.folder / "open"
         folder.mkdir(mode=0o700, exist_ok=True)
         known = others(folder, (), None)
-        dead = [journal for journal in known if journal.abandoned()]
-        board.begin(boot_of_this_machine(), alone=len(dead) == len(known))
-        for journal in dead:
-            board.raise_(journal.open_slots)
-            journal.remove()
-        for journal in known:
-            journal.let_go()
+        try:
+            dead = [journal for journal in known if journal.abandoned()]
+            board.begin(boot_of_this_machine(), alone=len(dead) == len(known))
+            for journal in dead:
+                board.raise_(journal.open_slots)
+                journal.remove()
+        finally:
+            for journal in known:
+                journal.let_go()
         for path in folder.iterdir():  # what could not be read is of one who died while making it
             if path not in {journal.path for journal in known}:
                 path.unlink(missing_ok=True)
@@ -135,10 +137,10 @@ class Membership:
             if board is not None and own is not None:
                 with contextlib.suppress(Gone, OSError), board.locked(PATIENCE):
                     self._leave(board, own)
-            for held in (board, self.unheard, own, *self.others):
+            for held in (board, own, *self.others):
                 if held is not None:
                     held.let_go()
-            self.words = self._board = self.unheard = None
+            self.words = self._board = None
             self.others = []
 
     def _leave(self, board: Board, own: Journal) -> None:
@@ -159,6 +161,12 @@ class Membership:
                 self.detach()
             self.attach()
 
+    def void_for_others(self) -> None:
+        """Tell those who share the folder that something changed, where this process could not join them."""
+        if self._own is None:
+            with contextlib.suppress(OSError):
+                boards.void(self.folder / "stamps")
+
     def count(self, slots: Iterable[int], by: int) -> None:
         """Count changes of some slots as begun, or with -1 as ended."""
         with self._lock:
@@ -173,15 +181,22 @@ class Membership:
                     counts[slot] -= 1
                     counts[SUM] -= 1
 
-    def look_around(self) -> None:
-        """Find the journals of the others."""
+    def look_around(self) -> bool:
+        """Find the journals of the others; False if that cannot be done now."""
         with self._lock:
-            _, words = self.attached()
+            board, words = self.attached()
             processes = words[PROCESSES]
             if self._own is not None:
-                with contextlib.suppress(OSError):
+                try:
+                    self._own.path.stat()  # deleted, it speaks to nobody who comes later
                     self.others = others(self.folder / "open", self.others, self._own)
+                except FileNotFoundError:
+                    self.attach_anew(board)
+                    return False
+                except OSError:
+                    return False
             self.processes = processes
+            return True
 
     def bury(self, journal: Journal) -> bool:
         """End what a process left open when it died; False if it lives."""

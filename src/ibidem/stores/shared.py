@@ -94,8 +94,8 @@ class SharedStamps:
     def still(self, cells: Iterable[Cell]) -> bool:
         member = self._member
         words = member.words or member.attach().words
-        if words[PROCESSES] != member.processes:
-            member.look_around()
+        if words[PROCESSES] != member.processes and not member.look_around():
+            return False
         counts, slots = member.counts, self._slots
         if counts[SUM] and any(counts[slots[cell]] for cell in cells):
             return False
@@ -138,8 +138,7 @@ class SharedStamps:
                 board.raise_(slots)
             finally:
                 board.release()
-            if member.unheard is not None:
-                member.unheard.void()
+            member.void_for_others()
             return
         board.void()
         member.tell(f"{member.folder}: another process holds its lock; nothing is served until it lets go")
