@@ -120,23 +120,30 @@ class Disk:
             logger.debug("%s: %d results: %s", self.path, count, what)
 
     def _tell(self, text: str) -> None:
-        kind = text.partition("(")[0]
-        if kind not in self._told:
+        kind = text.replace(str(self.path), "").partition("(")[0]
+        with self._count_lock:
+            told = kind in self._told
             self._told.add(kind)
+        if not told:
             logger.warning("%s", text)
 
     # -- entries ----------------------------------------------------------------------------------------------------------
 
     def get(self, key: Key) -> Entry | None:
         stamps = self.stamps
-        purged_at = stamps.purged_at
-        if purged_at != self._purged_at:
-            self._purged_at = purged_at
-            self._memory.forget(lambda *_: True)
+        purged_at = self._mind_purges()
         entry = self._memory.get(key)
         if entry is not None and stamps.fresh(entry.cells, entry.snapshot):
             return entry
         return self._fetch(key, purged_at) if _lasts(key) and stamps.shared else None
+
+    def _mind_purges(self) -> int:
+        """Forget what this process holds if anybody has purged since it last did so; give the number of the purge."""
+        purged_at = self.stamps.purged_at
+        if purged_at != self._purged_at:
+            self._memory.forget(lambda *_: True)
+            self._purged_at = purged_at  # last: another thread must not be given before what goes here
+        return purged_at
 
     def _fetch(self, key: Key, purged_at: int) -> Entry | None:
         row = self._records.row(key)
@@ -155,6 +162,9 @@ class Disk:
     def put(self, key: Key, entry: Entry) -> bool:
         if entry.snapshot < self.stamps.purged_at or not self._memory.put(key, entry):
             return False
+        if entry.snapshot < self.stamps.purged_at:  # it was purged between the two
+            self._memory.forget(lambda other, _: other == key)
+            return False
         if _lasts(key) and self.stamps.shared:
             self._keeper.put(key, entry)
         return True
@@ -163,7 +173,8 @@ class Disk:
         """Drop the entries for which `unwanted` answers true, everywhere, and say how many; what cannot be read goes too.
 
         Raises:
-            TimeoutError: The database is locked by another process. What this process holds in memory is forgotten.
+            TimeoutError: The database is locked by another process, or cannot be written. What this process holds in
+                memory is forgotten.
         """
         gone: set[bytes] = set()
 
@@ -179,18 +190,19 @@ class Disk:
             return len(gone)
         incarnation = self.stamps.incarnation
 
-        def row_is_unwanted(row: bytes) -> bool:
-            record = self._reader.row(row)
-            found = None if record is None else self._records.listed(row, record, incarnation)
+        def is_unwanted(row: bytes, record: bytes) -> bool:
+            found = self._records.listed(row, record, incarnation)
             return found is None or unwanted(*found)
 
         def work(keeper: Keeper) -> None:
-            gone.update(keeper.delete(row_is_unwanted))
+            gone.update(keeper.delete(is_unwanted))
 
         self._ask(work, 60)
+        self.stamps.purge()  # again: others may have read the rows into their memory before they were deleted
         return len(gone)
 
     def entries(self) -> Iterator[tuple[Key, Entry]]:
+        self._mind_purges()
         found = dict(self._memory.entries())
         incarnation, now = self.stamps.incarnation, self.now()
         for row in self._reader.names() if self.stamps.shared else ():

@@ -182,6 +182,8 @@ class Keeper:
             reasons["stored"] += stored
         except _NotNow as problem:
             reasons[str(problem)] += len(written)
+        except Exception as problem:  # nothing that is found in a database may end this thread
+            reasons[f"they cannot be written: {problem!r}"] += len(written)
         with self._lock:
             self._waiting -= sum(entry.size for _, entry in batch)
         for reason, count in reasons.items():
@@ -282,7 +284,7 @@ class Keeper:
 
     def _sweep_now(self) -> None:
         self._sweep_at = time.monotonic() + SWEEP
-        with contextlib.suppress(_NotNow):
+        with contextlib.suppress(Exception):  # the next one may do better
             self._do(self._sweep, time.monotonic() + 1)
 
     def _sweep(self, database: Database) -> None:
@@ -299,20 +301,14 @@ class Keeper:
             self._tell(f"{self.folder} is full: results of the oldest conversations make room (max_bytes)")
             self._bytes = database.size()
 
-    def delete(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
-        """Delete the rows that are unwanted, and say which; in the thread."""
-
-        def work(database: Database) -> list[bytes]:
-            gone = [row for row in database.rows() if unwanted(row)]
-            database.delete(gone)
-            return gone
-
-        return self._do(work, time.monotonic() + TRIES)
+    def delete(self, unwanted: Callable[[bytes, bytes], bool]) -> list[bytes]:
+        """Delete the rows that are unwanted, given row and record, and say which; in the thread."""
+        return self._do(lambda database: database.delete(unwanted), time.monotonic() + TRIES)
 
 
 _inherited: list[Database | None] = []
 """Databases of the parent of a forked child: SQLite's connections must neither be used nor closed there."""
 
 
-class _NotNow(Exception):  # noqa: N818
-    """The database cannot be used; the message says why."""
+class _NotNow(TimeoutError):  # noqa: N818
+    """The database cannot be used, and it is too late to try again; the message says why."""
