@@ -4,8 +4,8 @@ A header of words, then `SLOTS` words, one for each hash of a cell: two cells in
 little. Looking takes no lock. Whoever raises holds the lock of the file, for a few microseconds.
 
 Invariants:
-- Only the holder of the lock writes, with one exception: who cannot get the lock in time writes a new number into
-  `VOIDED`. As long as that is not what stands in `HEALED`, nothing is fresh for any process. Whoever gets the lock next
+- Only the holder of the lock writes, with two exceptions: `MARKS`, and who cannot get the lock in time writes a new
+  number into `VOIDED`. As long as that is not what stands in `HEALED`, nothing is fresh for any process. Whoever gets the lock next
   raises every slot, and only then copies into `HEALED` what he had found in `VOIDED` before.
 - Slots are raised before the sequence shows their number (`core/stamps.py` says why).
 - The file is never larger or smaller: it is written full when it is made, so that no full disk is met later, in a mapping.
@@ -43,7 +43,7 @@ SIZE = 8 * (FIRST + SLOTS)
 
 MAGIC, SEQUENCE, BEGINNING, PURGED, PROCESSES, MARKS, VOIDED, HEALED, INODE, CLEAN = range(10)
 """Words of the header. `BEGINNING` is the number at which this life of the store began, `PURGED` that of the last purge;
-`PROCESSES` and `MARKS` count what came and went, so that the others look again."""
+`PROCESSES` counts who came and went, and `MARKS` is another number after each new mark, so that the others look again."""
 _INCARNATION = slice(128, 144)
 _BOOT = slice(144, 208)
 """Bytes of the header: the name of this life of the store, and the boot of the machine that it was last used in."""
@@ -236,7 +236,7 @@ class Board:
 
     def void(self) -> None:
         """Say, without the lock, that something changed: nothing is fresh until somebody has recorded that."""
-        self.words[VOIDED] = secrets.randbits(63) + 1
+        self.words[VOIDED] = new_number()
 
     # -- the header -----------------------------------------------------------------------------------------------------
 
@@ -283,8 +283,13 @@ def fill(file: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def void(path: Path) -> None:
-    """Say, for a process that could not map the file, what `Board.void` says for one that has.
+def new_number() -> int:
+    """Give a number that stood nowhere before: who sees another than he knows looks again, whatever it is."""
+    return secrets.randbits(63) + 1
+
+
+def renumber(path: Path, word: int) -> None:
+    """Write a new number into a word of a board that this process could not map.
 
     Raises:
         OSError: The file cannot be written.
@@ -292,7 +297,7 @@ def void(path: Path) -> None:
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         if os.fstat(file).st_size == SIZE:
-            os.pwrite(file, (secrets.randbits(63) + 1).to_bytes(8, sys.byteorder), 8 * VOIDED)
+            os.pwrite(file, new_number().to_bytes(8, sys.byteorder), 8 * word)
     finally:
         os.close(file)
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ibidem.core.identity import OBJECT
-from ibidem.stores.board import MARKS
 from ibidem.stores.shared import SharedStamps
 
 
@@ -34,32 +33,50 @@ class Marks:
         self._seen: tuple[int, int] | None = None
 
     def __contains__(self, identity: str) -> bool:
-        if self._stamps.mark_count != self._seen:
-            self._read()
+        if self._stamps.mark_count != self._seen and not self._read():
+            return True  # it is not known now: better run than replayed
         return identity in self._known
 
     def add(self, identity: str) -> None:
         """Mark a tool, in this process and on the disk."""
-        if identity in self:
+        self._read()
+        if identity in self._known:
             return
         self._known.add(identity)
-        if identity.startswith(OBJECT) or not self._stamps.shared:
+        if identity.startswith(OBJECT):
             return
         try:
-            with self._stamps.locked() as board:
-                # In lines of its own: whoever died in the middle of one before us has spoilt none but his.
-                file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                with os.fdopen(file, "wb") as lines:
-                    lines.write(f"\n{json.dumps(identity)}\n".encode())
-                board.words[MARKS] += 1
+            # In lines of its own: whoever died in the middle of one before us has spoilt none but his.
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(file, "wb") as lines:
+                lines.write(f"\n{json.dumps(identity)}\n".encode())
         except OSError as problem:
             self._tell(f"{self._path}: a tool that asked a person could not be marked for other processes ({problem})")
+        self._stamps.say_marked()
 
-    def _read(self) -> None:
-        self._seen = self._stamps.mark_count
-        with contextlib.suppress(OSError):
-            for line in self._path.read_bytes().splitlines():
-                with contextlib.suppress(ValueError):
-                    found = json.loads(line)
-                    if isinstance(found, str):
-                        self._known.add(found)
+    def _read(self) -> bool:
+        """Learn what others have marked; False if that cannot be done now."""
+        seen = self._stamps.mark_count
+        try:
+            text = _contents(self._path)
+        except FileNotFoundError:
+            text = b""
+        except OSError as problem:
+            self._tell(f"{self._path}: cannot be read ({problem}); nothing is remembered meanwhile")
+            return False
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):
+                found = json.loads(line)
+                if isinstance(found, str):
+                    self._known.add(found)
+        self._seen = seen  # last: another thread must not look before all is known
+        return True
+
+
+def _contents(path: Path) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        with os.fdopen(file, "rb", closefd=False) as lines:
+            return lines.read()
+    finally:
+        os.close(file)

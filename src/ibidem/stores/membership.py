@@ -13,8 +13,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ibidem.core import forks
-from ibidem.stores import board as boards
-from ibidem.stores.board import PATIENCE, PROCESSES, SEQUENCE, Board, Gone, Unavailable, boot_of_this_machine
+from ibidem.stores import folders
+from ibidem.stores.board import (
+    PATIENCE,
+    PROCESSES,
+    SEQUENCE,
+    Board,
+    Gone,
+    Unavailable,
+    boot_of_this_machine,
+    renumber,
+)
 from ibidem.stores.journals import SIZE as JOURNAL_SIZE
 from ibidem.stores.journals import SUM, Journal, others
 
@@ -85,6 +94,8 @@ class Membership:
                 return self._board
             board: Board | None = None
             try:
+                folders.make(self.folder)
+                folders.check(self.folder)  # again: it may have been deleted, and made by somebody else
                 board = Board(self.folder / "stamps", self._last)
                 with board.locked(PATIENCE):
                     self._own = self._join(board)
@@ -161,11 +172,11 @@ class Membership:
                 self.detach()
             self.attach()
 
-    def void_for_others(self) -> None:
-        """Tell those who share the folder that something changed, where this process could not join them."""
+    def tell_others(self, word: int) -> None:
+        """Write a new number into a word of the board, for those who share the folder where we could not join them."""
         if self._own is None:
             with contextlib.suppress(OSError):
-                boards.void(self.folder / "stamps")
+                renumber(self.folder / "stamps", word)
 
     def count(self, slots: Iterable[int], by: int) -> None:
         """Count changes of some slots as begun, or with -1 as ended."""

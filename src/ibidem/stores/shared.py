@@ -27,6 +27,7 @@ from ibidem.stores.board import (
     VOIDED,
     Board,
     Gone,
+    new_number,
 )
 from ibidem.stores.journals import SUM
 from ibidem.stores.membership import Membership
@@ -138,7 +139,7 @@ class SharedStamps:
                 board.raise_(slots)
             finally:
                 board.release()
-            member.void_for_others()
+            member.tell_others(VOIDED)
             return
         board.void()
         member.tell(f"{member.folder}: another process holds its lock; nothing is served until it lets go")
@@ -188,6 +189,11 @@ class SharedStamps:
         """Changes when another process has marked a tool, and when another folder is used."""
         words = self._member.words or self._member.attach().words
         return words[BEGINNING], words[MARKS]
+
+    def say_marked(self) -> None:
+        """Let the others look for a new mark. It takes no lock: a mark must not be lost to a process that holds it."""
+        self._look()[MARKS] = new_number()
+        self._member.tell_others(MARKS)
 
     @contextlib.contextmanager
     def locked(self, patience: float = 4 * PATIENCE) -> Iterator[Board]:
