@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -35,6 +36,7 @@ _SETTINGS: dict[str, Any] = {
     "sqlite_synchronous": 1,  # NORMAL: what was committed survives a killed process
 }
 _COUNTERS = ("count", "size", "hits", "misses")
+_ASIDE = "set-aside-"
 _TABLES = {("table", "Cache"), ("table", "Settings")}
 _COUNTS = re.compile(
     r"CREATE TRIGGER Settings_(count|size)_\w+ AFTER (INSERT|UPDATE|DELETE) ON Cache FOR EACH ROW "
@@ -223,6 +225,17 @@ class Database:
         with _translated(), self._plain() as plain:
             return plain.execute(_CONVERSATIONS).fetchall()
 
+    def discard(self, before: float) -> None:
+        """Delete the databases that were set aside before some time: what is in them is personal data too.
+
+        Args:
+            before: Seconds since the epoch.
+        """
+        for aside in self.folder.parent.glob(f"{_ASIDE}*"):
+            with contextlib.suppress(ValueError, OSError):
+                if int(aside.name.removeprefix(_ASIDE)) < before * 1e9:
+                    shutil.rmtree(aside)
+
     @contextlib.contextmanager
     def _plain(self, **options: Any) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(self.folder / FILE, timeout=BUSY, **options)) as plain:
@@ -253,6 +266,6 @@ def _translated() -> Iterator[None]:
 
 def set_aside(folder: Path) -> Path:
     """Move a damaged database out of the way, and say where to."""
-    aside = folder.with_name(f"set-aside-{time.time_ns()}")
+    aside = folder.with_name(f"{_ASIDE}{time.time_ns()}")
     folder.rename(aside)
     return aside

@@ -11,11 +11,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import stat
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -24,12 +22,12 @@ from ibidem.core import forks
 from ibidem.core.call import Key
 from ibidem.core.effects import TTL, seconds
 from ibidem.core.identity import OBJECT
-from ibidem.report.events import logger
-from ibidem.stores import keyring
+from ibidem.stores import folders, keyring
 from ibidem.stores.keeper import Keeper
 from ibidem.stores.marks import Marks
 from ibidem.stores.membership import Membership
 from ibidem.stores.memory import Memory
+from ibidem.stores.notices import Notices
 from ibidem.stores.protocol import Entry
 from ibidem.stores.reader import Reader
 from ibidem.stores.records import Records
@@ -78,14 +76,13 @@ class Disk:
             raise ValueError(f"max_bytes={max_bytes!r} makes no sense: give a whole number from 1")
         self.path = _folder(path)
         self.now = clock
-        self._told: set[str] = set()
-        self._counts: Counter[str] = Counter()
-        self._count_lock = threading.Lock()
+        self._notices = Notices(self.path)
+        tell = self._notices.tell
         given = None if encrypt is None else keyring.of(encrypt, "encrypt=")
-        self._records = Records(keyring.find(key, self._tell), given)
+        self._records = Records(keyring.find(key, tell), given)
         self.pepper = self._records.pepper
         self._memory = memory if memory is not None else Memory(clock=clock)
-        self._member = Membership(self.path, self._tell)
+        self._member = Membership(self.path, tell)
         self.stamps = SharedStamps(self._member)
         self._reader = Reader(self.path / "results")
         self._keeper = Keeper(
@@ -95,12 +92,12 @@ class Disk:
             keep=kept,
             max_bytes=max_bytes,
             now=clock,
-            tell=self._tell,
-            report=self._report,
+            tell=tell,
+            report=self._notices.report,
         )
-        self._marks = Marks(self.path / "marks", self.stamps, self._tell)
+        self._marks = Marks(self.path / "marks", self.stamps, tell)
         self._purged_at = self.stamps.purged_at
-        weakref.finalize(self, self._keeper.stop, 2.0)
+        weakref.finalize(self, _let_go, self._keeper, self._reader, self._member, 2.0)
         _open.add(self)
         forks.after(self)
 
@@ -110,22 +107,7 @@ class Disk:
 
     def counts(self) -> Mapping[str, int]:
         """Count what happened to results on their way to the disk: `stored`, and each reason why others were not."""
-        with self._count_lock:
-            return dict(self._counts)
-
-    def _report(self, count: int, what: str) -> None:
-        if count:
-            with self._count_lock:
-                self._counts[what] += count
-            logger.debug("%s: %d results: %s", self.path, count, what)
-
-    def _tell(self, text: str) -> None:
-        kind = text.replace(str(self.path), "").partition("(")[0]
-        with self._count_lock:
-            told = kind in self._told
-            self._told.add(kind)
-        if not told:
-            logger.warning("%s", text)
+        return self._notices.counts()
 
     # -- entries ----------------------------------------------------------------------------------------------------------
 
@@ -247,29 +229,46 @@ class Disk:
         Args:
             timeout: Seconds that what waits may take.
         """
-        self._keeper.stop(timeout)
-        self._reader.close()
-        self._member.detach()
+        _let_go(self._keeper, self._reader, self._member, timeout)
         self._memory.close()
 
     def _after_fork(self) -> None:
-        self._count_lock = threading.Lock()
         self._keeper.begin()
         self._reader.after_fork()
 
 
+def _let_go(keeper: Keeper, reader: Reader, member: Membership, timeout: float) -> None:
+    keeper.stop(timeout)
+    reader.close()
+    member.detach()
+
+
+class _Stores:
+    """The stores of this process, by folder and key, for as long as somebody uses them."""
+
+    def __init__(self) -> None:
+        self._found: weakref.WeakValueDictionary[tuple[str, str | bytes | None], Disk] = weakref.WeakValueDictionary()
+        self._after_fork()
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def at(self, path: str | os.PathLike[str], key: str | bytes | None) -> Disk:
+        name = os.path.realpath(Path(path).expanduser()), key
+        with self._lock:
+            found = self._found.get(name)
+            if found is None:
+                found = self._found[name] = Disk(path, key=key)
+            return found
+
+
+_stores = _Stores()
+
+
 def at(path: str | os.PathLike[str], key: str | bytes | None = None) -> Disk:
     """Give the store of a folder: the same one for all of this process that name it so."""
-    name = os.path.realpath(Path(path).expanduser()), key
-    with _finding:
-        found = _found.get(name)
-        if found is None:
-            found = _found[name] = Disk(path, key=key)
-        return found
-
-
-_finding = threading.Lock()
-_found: weakref.WeakValueDictionary[tuple[str, str | bytes | None], Disk] = weakref.WeakValueDictionary()
+    return _stores.at(path, key)
 
 
 def _lasts(key: Key) -> bool:
@@ -291,13 +290,9 @@ def _folder(path: str | os.PathLike[str]) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"store={str(folder)!r} is a file: give the name of a folder")
     with contextlib.suppress(OSError):  # read-only, full: the stamps say so, and memory serves
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make(folder)
     with contextlib.suppress(FileNotFoundError):
-        found = folder.stat()
-        if found.st_uid != os.getuid():
-            raise PermissionError(f"store={str(folder)!r} belongs to another user: results would be theirs to change")
-        if stat.S_IMODE(found.st_mode) & 0o022:
-            raise PermissionError(f"store={str(folder)!r} can be written by others: chmod 700 {folder}")
+        folders.check(folder)
     return folder
 
 

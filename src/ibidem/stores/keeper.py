@@ -11,6 +11,7 @@ than.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter
@@ -134,7 +135,8 @@ class Keeper:
         thread = self._thread
         if thread is not None:
             self._jobs.put(None)
-            thread.join(timeout)
+            if thread is not threading.current_thread():  # a store may be collected here
+                thread.join(timeout)
 
     # -- what the thread does -----------------------------------------------------------------------------------------------
 
@@ -292,6 +294,7 @@ class Keeper:
         self._report(database.expire(), "expired")
         self._report(database.sweep(before=time.time() - self._keep), "swept: older than keep")
         self._bytes = database.size()
+        database.discard(before=time.time() - self._keep)
 
     def _make_room(self, database: Database, needed: int, spared: set[bytes]) -> None:
         self._sweep(database)
@@ -303,7 +306,12 @@ class Keeper:
 
     def delete(self, unwanted: Callable[[bytes, bytes], bool]) -> list[bytes]:
         """Delete the rows that are unwanted, given row and record, and say which; in the thread."""
-        return self._do(lambda database: database.delete(unwanted), time.monotonic() + TRIES)
+
+        def work(database: Database) -> list[bytes]:
+            database.discard(before=math.inf)  # what is in them cannot be told apart
+            return database.delete(unwanted)
+
+        return self._do(work, time.monotonic() + TRIES)
 
 
 _inherited: list[Database | None] = []
