@@ -19,8 +19,8 @@ from typing import Any, cast
 
 import diskcache
 
+from ibidem.stores.codec import LARGEST
 from ibidem.stores.reader import FILE, MODE
-from ibidem.stores.records import LARGEST
 
 BUSY = 0.5
 """Seconds that one attempt waits for the write lock of another process."""

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from ibidem.stores.records import LARGEST
+from ibidem.stores.codec import LARGEST
 
 FILE = "cache.db"
 MODE = 1

@@ -18,11 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibidem.core.call import Key
-from ibidem.stores.codec import NotDecoded, NotEncoded, decode, encode
+from ibidem.stores.codec import LARGEST, NotDecoded, NotEncoded, decode, encode
 from ibidem.stores.protocol import Entry
-
-LARGEST = 4 * 2**20
-"""Bytes of a record beyond which it is neither written nor read."""
 
 _FORMAT = b"ibidem record 1\0"
 _HEAD = struct.Struct("<16sQdddQII")
@@ -30,6 +27,8 @@ _HEAD = struct.Struct("<16sQdddQII")
 hit must know and of what only a list shows."""
 _MAC = 32
 _START = _MAC + _HEAD.size
+
+_UNREADABLE = (NotDecoded, ValueError, TypeError, LookupError, StopIteration, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,9 @@ class Records:
     """
 
     def __init__(self, key: bytes, encrypt: bytes | None = None) -> None:
-        self._rows, self._macs = Hmac(derived(key, b"rows")), Hmac(derived(key, b"records"))
+        # Two keys, or what one store has encrypted another that does not would take for plain.
+        what = b"records" if encrypt is None else b"encrypted records"
+        self._rows, self._macs = Hmac(derived(key, b"rows")), Hmac(derived(key, what))
         self.pepper = derived(key, b"arguments")
         self._cipher = None if encrypt is None else Cipher.of(derived(encrypt, b"values"))
 
@@ -105,7 +106,7 @@ class Records:
         head, rest = found
         try:
             return _entry(head, rest)
-        except (NotDecoded, ValueError, TypeError):
+        except _UNREADABLE:
             return None
 
     def listed(self, row: bytes, record: bytes, incarnation: bytes) -> tuple[Key, Entry] | None:
@@ -118,7 +119,7 @@ class Records:
             identity, partition, arguments = json.loads(rest[head[6] : head[6] + head[7]])
             key = Key(identity, tuple(partition), bytes.fromhex(arguments))
             return (key, _entry(head, rest)) if self.row(key) == row else None
-        except (NotDecoded, ValueError, TypeError):
+        except _UNREADABLE:
             return None
 
     def _opened(self, row: bytes, record: bytes, incarnation: bytes) -> tuple[tuple[Any, ...], bytes] | None:
