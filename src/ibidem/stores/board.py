@@ -256,7 +256,8 @@ class Board:
             Unavailable: A process of another machine uses it.
         """
         here = not alone if boot is None else self._map[_BOOT] == boot
-        if not here and not alone:
+        new = self._map[_BOOT] == bytes(64)  # deleted under those who are here: they come after us
+        if not here and not alone and not new:
             raise Unavailable("a process on another machine uses it; a store belongs to one machine")
         if not here and not self.words[CLEAN]:
             self.renew()  # the machine went down: what it had not yet written to the disk is not known

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,8 @@ class Marks:
         except FileNotFoundError:
             text = b""
         except OSError as problem:
-            self._tell(f"{self._path}: cannot be read ({problem}); nothing is remembered meanwhile")
+            if self._stamps.shared:  # otherwise it has been told what is wrong
+                self._tell(f"{self._path}: cannot be read ({problem}); nothing is remembered meanwhile")
             return False
         for line in text.splitlines():
             with contextlib.suppress(ValueError):
@@ -76,6 +78,8 @@ class Marks:
 def _contents(path: Path) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError("it is no file")
         with os.fdopen(file, "rb", closefd=False) as lines:
             return lines.read()
     finally:

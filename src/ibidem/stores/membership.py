@@ -2,12 +2,15 @@
 
 A member has the board mapped and a journal of its own (`board.py`, `journals.py`). Attaching is one step that can be taken
 again at any time: after a fork, after `detach`, and when the folder was deleted under us. Where it fails, the board is this
-process's own, `shared` says so, and the store works from memory.
+process's own, `shared` says so, and the store works from memory; where others may have a board, of whose changes this
+process does not learn, nothing that can change is remembered even there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +21,7 @@ from ibidem.stores.board import (
     PATIENCE,
     PROCESSES,
     SEQUENCE,
+    VOIDED,
     Board,
     Gone,
     Unavailable,
@@ -103,6 +107,7 @@ class Membership:
                 if board is not None:
                     board.let_go()
                 board = Board(None, self._last)
+                self.mind_others(board)
                 self.tell(f"{self.folder}: cannot be shared with other processes ({problem}); working from memory")
             self.processes = -1
             self._board = board
@@ -172,11 +177,20 @@ class Membership:
                 self.detach()
             self.attach()
 
+    def mind_others(self, board: Board) -> None:
+        """See whether others may share the folder without us; then nothing is fresh here, as long as we cannot join."""
+        if board.path is None and os.path.lexists(self.folder / "stamps"):  # whatever stands there
+            board.void()
+
     def tell_others(self, word: int) -> None:
         """Write a new number into a word of the board, for those who share the folder where we could not join them."""
         if self._own is None:
-            with contextlib.suppress(OSError):
+            try:
                 renumber(self.folder / "stamps", word)
+            except OSError as problem:
+                if problem.errno in (errno.EMFILE, errno.ENFILE) and word == VOIDED:
+                    with contextlib.suppress(OSError):  # this takes no descriptor; they notice, and begin anew
+                        (self.folder / "stamps").unlink()
 
     def count(self, slots: Iterable[int], by: int) -> None:
         """Count changes of some slots as begun, or with -1 as ended."""

@@ -136,7 +136,8 @@ class SharedStamps:
                 board, words = member.attached()
                 continue
             try:
-                board.raise_(slots)
+                if board.path is not None or words[VOIDED] == words[HEALED]:
+                    board.raise_(slots)
             finally:
                 board.release()
             member.tell_others(VOIDED)
@@ -150,6 +151,7 @@ class SharedStamps:
         """See whether the folder is still the one that we use."""
         self._look_at = time.monotonic() + LOOK
         board, words = self._member.attached()
+        self._member.mind_others(board)
         if not board.moved:
             return words
         self._member.attach_anew(board)
@@ -158,6 +160,8 @@ class SharedStamps:
     def _heal(self) -> bool:
         """Raise everything, if nobody holds the lock, since somebody could not record a change."""
         board, _ = self._member.attached()
+        if board.path is None:
+            return False
         try:
             with board.locked(0):
                 board.raise_(())
