@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ibidem.stores.disk import Disk
-from ibidem.testing import Clock, StoreSuite, a_key, an_entry
+from ibidem.testing import StoreSuite, a_key, an_entry
 
 KEY = "a key of the tests, long enough"
 
