@@ -5,8 +5,8 @@ little. Looking takes no lock. Whoever raises holds the lock of the file, for a 
 `HINTS` bytes that say which rows the database may hold, so that most misses need not ask it.
 
 Invariants:
-- Only the holder of the lock writes, with one exception: who cannot get the lock in time writes a new number into
-  `VOIDED`. As long as that is not what stands in `HEALED`, nothing is fresh for any process. Whoever gets the lock next
+- Only the holder of the lock writes, with two exceptions: `MARKS`, and who cannot get the lock in time writes a new
+  number into `VOIDED`. As long as that is not what stands in `HEALED`, nothing is fresh for any process. Whoever gets the lock next
   raises every slot, and only then copies into `HEALED` what he had found in `VOIDED` before.
 - Slots are raised before the sequence shows their number (`core/stamps.py` says why).
 - The file is never larger or smaller: it is written full when it is made, so that no full disk is met later, in a mapping.
@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import mmap
 import os
 import secrets
+import sys
 import threading
 import time
 from array import array
@@ -44,7 +46,7 @@ SIZE = _HINTS + HINTS
 
 MAGIC, SEQUENCE, BEGINNING, PURGED, PROCESSES, MARKS, VOIDED, HEALED, INODE, CLEAN = range(10)
 """Words of the header. `BEGINNING` is the number at which this life of the store began, `PURGED` that of the last purge;
-`PROCESSES` and `MARKS` count what came and went, so that the others look again."""
+`PROCESSES` counts who came and went, and `MARKS` is another number after each new mark, so that the others look again."""
 _INCARNATION = slice(128, 144)
 _BOOT = slice(144, 208)
 """Bytes of the header: the name of this life of the store, and the boot of the machine that it was last used in."""
@@ -105,9 +107,10 @@ class Board:
                     self.renew(last[1] + 1)  # new, half made, or a copy: what changes in the original is not known here
                 elif self.incarnation != last[0] and self.words[BEGINNING] <= last[1]:
                     self.raise_all(last[1] + 1)
-        except TimeoutError:
+        except (TimeoutError, Gone) as problem:
             self.let_go()
-            raise Unavailable("another process holds its lock") from None
+            held = isinstance(problem, TimeoutError)
+            raise Unavailable("another process holds its lock" if held else "it is replaced again and again") from None
 
     def _open(self, path: Path) -> mmap.mmap:
         """Map the file; where there is none, or something else, make one."""
@@ -118,8 +121,8 @@ class Board:
             with contextlib.suppress(Gone), self.locked(PATIENCE):
                 size = os.fstat(self._file).st_size
                 if size == 0:
-                    os.pwrite(self._file, bytes(SIZE), 0)
-                    size = os.fstat(self._file).st_size
+                    fill(self._file, SIZE)
+                    size = SIZE
                 if size == SIZE:
                     return mmap.mmap(self._file, SIZE)
                 path.rename(path.with_name(f"{path.name}.set-aside-{time.time_ns()}"))
@@ -132,9 +135,10 @@ class Board:
 
     def let_go(self) -> None:
         """Close the file. The mapping stays until nobody looks at it any more: another thread may be doing so now."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        # First no longer ours, then closed: another thread must not find a number that means another file by now.
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     # -- the lock -----------------------------------------------------------------------------------------------------
 
@@ -168,8 +172,10 @@ class Board:
     def release(self) -> None:
         """Give the lock back."""
         try:
-            if self.path is not None:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+            # Another thread may have let go of the file meanwhile, and of the lock with it.
+            with contextlib.suppress(OSError, ValueError):
+                if self.path is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
         finally:
             self._threads.release()
 
@@ -187,7 +193,7 @@ class Board:
             fcntl.flock(self._file, _EXCLUSIVE)
         except BlockingIOError:
             return False
-        except OSError:  # closed in the meantime
+        except (OSError, ValueError):  # closed in the meantime: the number is another file's, or -1
             self._look_at = 0.0
             raise Gone from None
         return True
@@ -244,7 +250,7 @@ class Board:
 
     def void(self) -> None:
         """Say, without the lock, that something changed: nothing is fresh until somebody has recorded that."""
-        self.words[VOIDED] = secrets.randbits(63) + 1
+        self.words[VOIDED] = new_number()
 
     # -- the header -----------------------------------------------------------------------------------------------------
 
@@ -264,7 +270,8 @@ class Board:
             Unavailable: A process of another machine uses it.
         """
         here = not alone if boot is None else self._map[_BOOT] == boot
-        if not here and not alone:
+        new = self._map[_BOOT] == bytes(64)  # deleted under those who are here: they come after us
+        if not here and not alone and not new:
             raise Unavailable("a process on another machine uses it; a store belongs to one machine")
         if not here and not self.words[CLEAN]:
             self.renew()  # the machine went down: what it had not yet written to the disk is not known
@@ -286,9 +293,31 @@ def _patience(given: float | None) -> float:
     return PATIENCE if asyncio._get_running_loop() is None else PATIENCE_ON_LOOP
 
 
-def boot_of_this_machine() -> bytes | None:
-    """Name the time since this machine started; None where that cannot be told."""
+def fill(file: int, size: int) -> None:
+    """Write a new file full of zeros, so that no full disk is met later, in a mapping.
+
+    Raises:
+        OSError: The disk is full; the file is left empty.
+    """
+    if os.pwrite(file, bytes(size), 0) < size:
+        os.ftruncate(file, 0)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def new_number() -> int:
+    """Give a number that stood nowhere before: who sees another than he knows looks again, whatever it is."""
+    return secrets.randbits(63) + 1
+
+
+def renumber(path: Path, word: int) -> None:
+    """Write a new number into a word of a board that this process could not map.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:64].ljust(64, b"\0")
-    except OSError:
-        return None
+        if os.fstat(file).st_size == SIZE:
+            os.pwrite(file, new_number().to_bytes(8, sys.byteorder), 8 * word)
+    finally:
+        os.close(file)

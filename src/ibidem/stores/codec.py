@@ -20,12 +20,22 @@ from ibidem.core.keys import NoExactKey, tagged
 _DEPTH = 100
 """Levels of nesting beyond which a value is refused."""
 
+LARGEST = 4 * 2**20
+"""Bytes beyond which nothing is written or read."""
+
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _NUL = "\\u0000"
 """How JSON writes the character that begins a tag: where it does not occur, there is nothing to translate."""
 
 _TEXT, _JSON = b"t", b"j"
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # `json.loads` looks for white space first
+
+
+_STRANGE = (
+    *(ValueError, TypeError, AttributeError, ArithmeticError, LookupError, StopIteration, RecursionError),
+    OSError,  # a time zone that is named like a folder of time zones
+)
+"""What reading may raise that nobody has written here."""
 
 
 class NotEncoded(ValueError):  # noqa: N818
@@ -45,7 +55,9 @@ def encode(value: Any) -> bytes:
     try:
         if type(value) is str:
             return _TEXT + value.encode("utf-8", "surrogatepass")
-        text = json.dumps(_told(value, _DEPTH), ensure_ascii=False, separators=(",", ":"), check_circular=False)
+        text = json.dumps(
+            _Telling().told(value, _DEPTH), ensure_ascii=False, separators=(",", ":"), check_circular=False
+        )
         return _JSON + text.encode("utf-8", "surrogatepass")
     except (NotEncoded, NoExactKey) as problem:
         raise NotEncoded(str(problem)) from None
@@ -65,31 +77,55 @@ def decode(raw: bytes | memoryview) -> Any:
             return text
         value, end = _scan(text, 0)
         value = _meant(value, _DEPTH) if _NUL in text else value
-    except (ValueError, TypeError, ArithmeticError, LookupError, StopIteration, RecursionError) as problem:
+    except _STRANGE as problem:
         raise NotDecoded(f"not of this codec: {type(problem).__name__}") from None
     if kind != _JSON or end != len(text):
         raise NotDecoded("not of this codec")
     return value
 
 
-def _told(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if kind in _SCALARS:
-        return value
-    if depth == 0:
-        raise NotEncoded(f"it is nested deeper than {_DEPTH} levels")
-    if kind is list:
-        return [_told(part, depth - 1) for part in value]
-    if kind is dict:
-        if all(type(name) is str and name[:1] != "\0" for name in value):
-            return {name: _told(part, depth - 1) for name, part in value.items()}
-        return {"\0dict": [[_told(name, depth - 1), _told(part, depth - 1)] for name, part in value.items()]}
-    if kind in (tuple, set, frozenset):
-        return {f"\0{kind.__name__}": [_told(part, depth - 1) for part in value]}
-    told = tagged(value, kind)
-    if told is None:
-        raise NotEncoded(f"a value of type {kind.__module__}.{kind.__qualname__} is kept in memory only")
-    return told
+class _Telling:
+    """Turns one value into what JSON can say; what is sure to become too long it refuses before it is made.
+
+    A list may hold one long text a million times: in memory that is short.
+    """
+
+    def __init__(self) -> None:
+        self._left = LARGEST
+
+    def told(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind in _SCALARS:
+            if kind is str:
+                self._left -= len(value)
+            elif kind is int:
+                self._left -= value.bit_length() >> 2
+            return value
+        if depth == 0:
+            raise NotEncoded(f"it is nested deeper than {_DEPTH} levels")
+        self._left -= 1
+        self.check()
+        told, depth = self.told, depth - 1
+        if kind is list:
+            return [told(part, depth) for part in value]
+        if kind is dict:
+            if all(type(name) is str and name[:1] != "\0" for name in value):
+                self._left -= sum(map(len, value))
+                return {name: told(part, depth) for name, part in value.items()}
+            return {"\0dict": [[told(name, depth), told(part, depth)] for name, part in value.items()]}
+        if kind in (tuple, set, frozenset):
+            return {f"\0{kind.__name__}": [told(part, depth) for part in value]}
+        if kind is bytes or kind is bytearray:
+            self._left -= 2 * len(value)
+            self.check()
+        found = tagged(value, kind)
+        if found is None:
+            raise NotEncoded(f"a value of type {kind.__module__}.{kind.__qualname__} is kept in memory only")
+        return found
+
+    def check(self) -> None:
+        if self._left < 0:
+            raise NotEncoded(f"a result of more than {LARGEST:,} bytes is kept in memory only")
 
 
 def _meant(value: Any, depth: int) -> Any:

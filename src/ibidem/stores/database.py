@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import diskcache
 
+from ibidem.stores.codec import LARGEST
 from ibidem.stores.reader import FILE, MODE
 
 BUSY = 0.5
@@ -29,9 +32,26 @@ _SETTINGS: dict[str, Any] = {
     "cull_limit": 0,
     "tag_index": 1,
     "sqlite_mmap_size": 0,  # a file that somebody truncates would end the process
+    "sqlite_secure_delete": 1,  # what is forgotten is not left in free pages; SQLite does so by itself on some systems
     "sqlite_synchronous": 1,  # NORMAL: what was committed survives a killed process
 }
 _COUNTERS = ("count", "size", "hits", "misses")
+_ASIDE = "set-aside-"
+_TABLES = {("table", "Cache"), ("table", "Settings")}
+_COUNTS = re.compile(
+    r"CREATE TRIGGER Settings_(count|size)_\w+ AFTER (INSERT|UPDATE|DELETE) ON Cache FOR EACH ROW "
+    r"BEGIN UPDATE Settings SET value = value [-+ \w.]+ WHERE key = \"(count|size)\"; END"
+)
+"""The triggers that `diskcache` makes: they count, and do nothing else."""
+
+# What stands in a row decides nothing, its size not even how much memory it takes to look at it.
+_OURS = (
+    f"raw = 1 AND mode = {MODE} AND filename IS NULL AND typeof(value) = 'blob' AND length(value) <= {LARGEST} AND "
+    "typeof(key) = 'blob' AND length(key) = 32 AND typeof(tag) = 'blob' AND length(tag) = 16 AND "
+    "typeof(store_time) = 'real'"
+)
+_EVERY_ROW = f"SELECT rowid, iif({_OURS}, key, NULL), iif({_OURS}, value, NULL) FROM Cache ORDER BY rowid"  # noqa: S608
+_CONVERSATIONS = f"SELECT tag, max(store_time), sum(length(value)) FROM Cache WHERE {_OURS} GROUP BY tag ORDER BY 2"  # noqa: S608
 
 
 class Corrupt(Exception):  # noqa: N818
@@ -88,26 +108,38 @@ class Database:
             os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             self._inode = (folder / FILE).stat().st_ino
             self._clean_settings()
-            self._cache = diskcache.Cache(str(folder), timeout=cast("int", BUSY), disk=_Inline, **_SETTINGS)
+            try:
+                self._cache = diskcache.Cache(str(folder), timeout=cast("int", BUSY), disk=_Inline, **_SETTINGS)
+            except (TypeError, AttributeError) as problem:  # what stands in the table was no setting at all
+                raise Corrupt(str(problem)) from problem
+            self._cache._con.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST)
 
     def _clean_settings(self) -> None:
-        """Leave no setting but ours: `diskcache` does what the table says before it does what it is told."""
-        with contextlib.closing(sqlite3.connect(self.folder / FILE, timeout=BUSY, isolation_level=None)) as plain:
+        """Leave no setting but ours: `diskcache` does what the table says before it does what it is told.
+
+        Raises:
+            Corrupt: It holds what `diskcache` has not made. Half of what it makes is no damage: another process may be
+                making it now.
+        """
+        with self._plain(isolation_level=None) as plain:
             plain.execute("PRAGMA trusted_schema = OFF")
-            objects = set(plain.execute("SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view')"))
-            if not objects:
+            found = plain.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall()
+            for kind, name, text in found:
+                ours = (kind, name) in _TABLES or kind == "index" or name.startswith("sqlite_")
+                if not ours and not _COUNTS.fullmatch(text):
+                    raise Corrupt(f"it holds a {kind} named {name}")
+            if not any(name == "Settings" for _, name, _ in found):
                 return
-            if objects != {("table", "Cache"), ("table", "Settings")}:
-                raise Corrupt(f"it holds {sorted(name for _, name in objects)}")
-            found = dict(plain.execute("SELECT key, value FROM Settings"))
-            if any(not isinstance(found.get(name), int) for name in _COUNTERS):
-                raise Corrupt("its counters are no numbers")
-            if {name: value for name, value in found.items() if name not in _COUNTERS} != _SETTINGS:
-                with plain:
-                    plain.execute("BEGIN IMMEDIATE")
-                    marks = ",".join("?" * len(_COUNTERS))
-                    plain.execute(f"DELETE FROM Settings WHERE key NOT IN ({marks})", _COUNTERS)  # noqa: S608
-                    plain.executemany("INSERT INTO Settings VALUES (?, ?)", _SETTINGS.items())
+            rows = plain.execute("SELECT key, value FROM Settings").fetchall()
+            settings = dict(rows)
+            if len(settings) != len(rows) or any(not isinstance(settings.get(name, 0), int) for name in _COUNTERS):
+                raise Corrupt("its settings are none")
+            if {name: value for name, value in rows if name not in _COUNTERS} != _SETTINGS:
+                plain.execute("BEGIN IMMEDIATE")
+                marks = ",".join("?" * len(_COUNTERS))
+                plain.execute(f"DELETE FROM Settings WHERE key NOT IN ({marks})", _COUNTERS)  # noqa: S608
+                plain.executemany("INSERT INTO Settings VALUES (?, ?)", _SETTINGS.items())
+                plain.execute("COMMIT")
 
     @property
     def moved(self) -> bool:
@@ -128,15 +160,30 @@ class Database:
             for row, record, live, tag in rows:
                 self._cache.set(row, record, expire=live, tag=tag)
 
-    def delete(self, rows: Iterable[bytes]) -> None:
-        """Delete rows, all or none."""
-        with _translated(), self._cache.transact():
-            for row in rows:
-                self._cache.delete(row)
+    def delete(self, unwanted: Callable[[bytes, bytes], bool]) -> list[bytes]:
+        """Delete the rows that are unwanted, given row and record, and all that are not ours; say which of ours.
+
+        Every write that began before the call is seen: it has ended when we get the lock.
+        """
+        gone: list[bytes] = []
+        rowids: list[tuple[int]] = []
+        with _translated(), self._plain() as plain:
+            plain.execute("BEGIN IMMEDIATE")
+            plain.commit()
+            for rowid, row, record in plain.execute(_EVERY_ROW):
+                if row is None or unwanted(row, record):
+                    rowids.append((rowid,))
+                    gone.extend(() if row is None else (row,))
+            plain.executemany("DELETE FROM Cache WHERE rowid = ?", rowids)
+            plain.commit()
+        return gone
 
     def expire(self) -> int:
-        """Delete what has outlived its time, and say how much that was."""
+        """Delete what has outlived its time, and say how much that was; what is not ours goes too."""
         with _translated():
+            with self._plain() as plain:
+                plain.execute(f"DELETE FROM Cache WHERE NOT ({_OURS})")  # noqa: S608
+                plain.commit()
             return int(self._cache.expire())
 
     def size(self) -> int:
@@ -176,16 +223,23 @@ class Database:
     def _conversations(self) -> list[tuple[bytes, float, int]]:
         """Give the tag of each conversation, when it was last stored to, and its bytes; oldest first."""
         with _translated(), self._plain() as plain:
-            return plain.execute("SELECT tag, max(store_time), sum(size) FROM Cache GROUP BY tag ORDER BY 2").fetchall()
+            return plain.execute(_CONVERSATIONS).fetchall()
 
-    def rows(self) -> list[bytes]:
-        """Give the names of all rows."""
-        with _translated(), self._plain() as plain:
-            return [bytes(row) for (row,) in plain.execute("SELECT key FROM Cache ORDER BY rowid")]
+    def discard(self, before: float) -> None:
+        """Delete the databases that were set aside before some time: what is in them is personal data too.
+
+        Args:
+            before: Seconds since the epoch.
+        """
+        for aside in self.folder.parent.glob(f"{_ASIDE}*"):
+            with contextlib.suppress(ValueError, OSError):
+                if int(aside.name.removeprefix(_ASIDE)) < before * 1e9:
+                    shutil.rmtree(aside)
 
     @contextlib.contextmanager
-    def _plain(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self.folder / FILE, timeout=BUSY)) as plain:
+    def _plain(self, **options: Any) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self.folder / FILE, timeout=BUSY, **options)) as plain:
+            plain.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST)  # however large it says that a value is
             yield plain
 
     def close(self) -> None:
@@ -201,10 +255,10 @@ def _translated() -> Iterator[None]:
     except diskcache.Timeout:
         raise Unwritable("another process holds its lock") from None
     except sqlite3.OperationalError as problem:
-        if str(problem).startswith("no such"):
+        if str(problem).startswith(("no such", "Could not decode")):
             raise Corrupt(str(problem)) from problem
         raise Unwritable(str(problem)) from problem
-    except (sqlite3.Error, UnicodeDecodeError, TypeError, AttributeError) as problem:
+    except (sqlite3.Error, UnicodeDecodeError) as problem:
         raise Corrupt(str(problem)) from problem
     except OSError as problem:
         raise Unwritable(str(problem)) from problem
@@ -212,6 +266,6 @@ def _translated() -> Iterator[None]:
 
 def set_aside(folder: Path) -> Path:
     """Move a damaged database out of the way, and say where to."""
-    aside = folder.with_name(f"set-aside-{time.time_ns()}")
+    aside = folder.with_name(f"{_ASIDE}{time.time_ns()}")
     folder.rename(aside)
     return aside

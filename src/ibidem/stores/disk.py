@@ -12,11 +12,9 @@ import atexit
 import contextlib
 import functools
 import os
-import stat
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -25,12 +23,12 @@ from ibidem.core import forks
 from ibidem.core.call import Key
 from ibidem.core.effects import TTL, seconds
 from ibidem.core.identity import OBJECT
-from ibidem.report.events import logger
-from ibidem.stores import keyring
+from ibidem.stores import folders, keyring
 from ibidem.stores.keeper import Keeper
 from ibidem.stores.marks import Marks
 from ibidem.stores.membership import Membership
 from ibidem.stores.memory import Memory
+from ibidem.stores.notices import Notices
 from ibidem.stores.protocol import Entry
 from ibidem.stores.reader import Reader
 from ibidem.stores.records import Records
@@ -79,17 +77,16 @@ class Disk:
             raise ValueError(f"max_bytes={max_bytes!r} makes no sense: give a whole number from 1")
         self.path = _folder(path)
         self.now = clock
-        self._told: set[str] = set()
-        self._counts: Counter[str] = Counter()
-        self._count_lock = threading.Lock()
+        self._notices = Notices(self.path)
         self._keeping = threading.Lock()
         """Held while something is kept in memory after a look at the last purge: a purge is said before it is taken."""
+        tell = self._notices.tell
         given = None if encrypt is None else keyring.of(encrypt, "encrypt=")
-        self._records = Records(keyring.find(key, self._tell), given)
+        self._records = Records(keyring.find(key, tell), given)
         self.pepper = self._records.pepper
-        self._row = functools.lru_cache(4096)(lambda key: self._records.row(key) if _lasts(key) else None)
+        self._row = functools.lru_cache(4096)(functools.partial(_row, self._records))
         self._memory = memory if memory is not None else Memory(clock=clock)
-        self._member = Membership(self.path, self._tell)
+        self._member = Membership(self.path, tell)
         self.stamps = SharedStamps(self._member)
         self._reader = Reader(self.path / "results")
         self._keeper = Keeper(
@@ -99,12 +96,12 @@ class Disk:
             keep=kept,
             max_bytes=max_bytes,
             now=clock,
-            tell=self._tell,
-            report=self._report,
+            tell=tell,
+            report=self._notices.report,
         )
-        self._marks = Marks(self.path / "marks", self._member, self._tell)
+        self._marks = Marks(self.path / "marks", self._member, self.stamps, tell)
         self._purged_at = self.stamps.purged_at
-        weakref.finalize(self, self._keeper.stop, 2.0)
+        weakref.finalize(self, _let_go, self._keeper, self._reader, self._member, 2.0)
         _open.add(self)
         forks.after(self)
 
@@ -118,34 +115,26 @@ class Disk:
 
     def counts(self) -> Mapping[str, int]:
         """Count what happened to results on their way to the disk: `stored`, and each reason why others were not."""
-        with self._count_lock:
-            return dict(self._counts)
-
-    def _report(self, count: int, what: str) -> None:
-        if count:
-            with self._count_lock:
-                self._counts[what] += count
-            logger.debug("%s: %d results: %s", self.path, count, what)
-
-    def _tell(self, text: str) -> None:
-        kind = text.partition("(")[0]
-        if kind not in self._told:
-            self._told.add(kind)
-            logger.warning("%s", text)
+        return self._notices.counts()
 
     # -- entries ----------------------------------------------------------------------------------------------------------
 
     def get(self, key: Key) -> Entry | None:
         stamps = self.stamps
-        purged_at = stamps.purged_at
-        if purged_at != self._purged_at:
-            self._purged_at = purged_at
-            self._memory.forget(lambda *_: True)
+        purged_at = self._mind_purges()
         entry = self._memory.get(key)
         if entry is not None and stamps.fresh(entry.cells, entry.snapshot):
             return entry
         row = self._row(key)
         return self._fetch(key, row, purged_at) if row is not None and stamps.may_hold(row) else None
+
+    def _mind_purges(self) -> int:
+        """Forget what this process holds if anybody has purged since it last did so; give the number of the purge."""
+        purged_at = self.stamps.purged_at
+        if purged_at != self._purged_at:
+            self._memory.forget(lambda *_: True)
+            self._purged_at = purged_at  # last: another thread must not be given before what goes here
+        return purged_at
 
     def _fetch(self, key: Key, row: bytes, purged_at: int) -> Entry | None:
         record = self._reader.row(row) if self.stamps.shared else None
@@ -173,7 +162,8 @@ class Disk:
         """Drop the entries for which `unwanted` answers true, everywhere, and say how many; what cannot be read goes too.
 
         Raises:
-            TimeoutError: The database is locked by another process. What this process holds in memory is forgotten.
+            TimeoutError: The database is locked by another process, or cannot be written. What this process holds in
+                memory is forgotten.
         """
         gone: set[bytes] = set()
 
@@ -190,18 +180,19 @@ class Disk:
             return len(gone)
         incarnation = self.stamps.incarnation
 
-        def row_is_unwanted(row: bytes) -> bool:
-            record = self._reader.row(row)
-            found = None if record is None else self._records.listed(row, record, incarnation)
+        def is_unwanted(row: bytes, record: bytes) -> bool:
+            found = self._records.listed(row, record, incarnation)
             return found is None or unwanted(*found)
 
         def work(keeper: Keeper) -> None:
-            gone.update(keeper.delete(row_is_unwanted))
+            gone.update(keeper.delete(is_unwanted))
 
         self._ask(work, 60)
+        self.stamps.purge()  # again: others may have read the rows into their memory before they were deleted
         return len(gone)
 
     def entries(self) -> Iterator[tuple[Key, Entry]]:
+        self._mind_purges()
         found = dict(self._memory.entries())
         incarnation, now = self.stamps.incarnation, self.now()
         for row in self._reader.names() if self.stamps.shared else ():
@@ -246,34 +237,53 @@ class Disk:
         Args:
             timeout: Seconds that what waits may take.
         """
-        self._keeper.stop(timeout)
-        self._reader.close()
-        self._member.detach()
+        _let_go(self._keeper, self._reader, self._member, timeout)
         self._memory.close()
 
     def _after_fork(self) -> None:
-        self._count_lock, self._keeping = threading.Lock(), threading.Lock()
+        self._keeping = threading.Lock()
         self._keeper.begin()
         self._reader.after_fork()
 
 
+def _let_go(keeper: Keeper, reader: Reader, member: Membership, timeout: float) -> None:
+    keeper.stop(timeout)
+    reader.close()
+    member.detach()
+
+
+class _Stores:
+    """The stores of this process, by folder and key, for as long as somebody uses them."""
+
+    def __init__(self) -> None:
+        self._found: weakref.WeakValueDictionary[tuple[str, str | bytes | None], Disk] = weakref.WeakValueDictionary()
+        self._after_fork()
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def at(self, path: str | os.PathLike[str], key: str | bytes | None) -> Disk:
+        name = os.path.realpath(Path(path).expanduser()), key
+        with self._lock:
+            found = self._found.get(name)
+            if found is None:
+                found = self._found[name] = Disk(path, key=key)
+            return found
+
+
+_stores = _Stores()
+
+
 def at(path: str | os.PathLike[str], key: str | bytes | None = None) -> Disk:
     """Give the store of a folder: the same one for all of this process that name it so."""
-    name = os.path.realpath(Path(path).expanduser()), key
-    with _finding:
-        found = _found.get(name)
-        if found is None:
-            found = _found[name] = Disk(path, key=key)
-        return found
+    return _stores.at(path, key)
 
 
-_finding = threading.Lock()
-_found: weakref.WeakValueDictionary[tuple[str, str | bytes | None], Disk] = weakref.WeakValueDictionary()
-
-
-def _lasts(key: Key) -> bool:
-    """Whether a key means the same in another process."""
-    return key.partition[0] in ("thread", "user", "shared") and not key.identity.startswith(OBJECT)
+def _row(records: Records, key: Key) -> bytes | None:
+    """Give the row of a key; None if it means nothing in another process."""
+    lasts = key.partition[0] in ("thread", "user", "shared") and not key.identity.startswith(OBJECT)
+    return records.row(key) if lasts else None
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
@@ -290,13 +300,9 @@ def _folder(path: str | os.PathLike[str]) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"store={str(folder)!r} is a file: give the name of a folder")
     with contextlib.suppress(OSError):  # read-only, full: the stamps say so, and memory serves
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make(folder)
     with contextlib.suppress(FileNotFoundError):
-        found = folder.stat()
-        if found.st_uid != os.getuid():
-            raise PermissionError(f"store={str(folder)!r} belongs to another user: results would be theirs to change")
-        if stat.S_IMODE(found.st_mode) & 0o022:
-            raise PermissionError(f"store={str(folder)!r} can be written by others: chmod 700 {folder}")
+        folders.check(folder)
     return folder
 
 

@@ -10,6 +10,7 @@ number looks for the others anew.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -17,7 +18,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from ibidem.stores.board import FIRST, SLOTS
+from ibidem.stores.board import FIRST, SLOTS, fill
 
 SIZE = 4 * (FIRST + SLOTS)
 """Words of four bytes, at the same places as those of the board."""
@@ -35,7 +36,7 @@ class Journal:
         try:
             if make:
                 fcntl.flock(self._file, fcntl.LOCK_EX)
-                os.pwrite(self._file, bytes(SIZE), 0)
+                fill(self._file, SIZE)
             self.counts = memoryview(mmap.mmap(self._file, SIZE)).cast("I")
         except BaseException:
             os.close(self._file)
@@ -57,7 +58,7 @@ class Journal:
         """Whether its process is dead. The lock of the board is held."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, ValueError):  # ValueError: another thread has let go of it, and knows better
             return False
         return True
 
@@ -68,15 +69,24 @@ class Journal:
 
     def let_go(self) -> None:
         """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+
+_NO_JOURNAL = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENODEV, errno.ENXIO)
+"""What is found where a journal is gone again, or where something else stands in its place."""
 
 
 def others(folder: Path, known: Iterable[Journal], own: Journal | None) -> list[Journal]:
-    """Give the journals of the other processes, those already known as they are."""
+    """Give the journals of the other processes, those already known as they are.
+
+    Raises:
+        OSError: One of them cannot be read now, and its process may live: descriptors are short, say.
+    """
     by_path = {journal.path: journal for journal in known}
-    found = []
+    found: list[Journal] = []
+    new: list[Journal] = []
     for path in sorted(folder.iterdir()):
         if own is not None and path == own.path:
             continue
@@ -84,8 +94,15 @@ def others(folder: Path, known: Iterable[Journal], own: Journal | None) -> list[
         if journal is None:
             try:
                 journal = Journal(path)
-            except (OSError, ValueError):  # gone again, or no journal
+            except ValueError:  # too short: its process died while it made it, or is just making it
                 continue
+            except OSError as problem:
+                if problem.errno in _NO_JOURNAL:
+                    continue
+                for made in new:
+                    made.let_go()
+                raise
+            new.append(journal)
         found.append(journal)
     for gone in by_path.values():
         gone.let_go()

@@ -11,6 +11,7 @@ than.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -24,6 +25,7 @@ from ibidem.stores.codec import NotEncoded
 from ibidem.stores.protocol import Entry
 from ibidem.stores.records import Records
 from ibidem.stores.shared import SharedStamps
+from ibidem.stores.worker import Worker
 
 if TYPE_CHECKING:
     from ibidem.stores.database import Database
@@ -32,8 +34,6 @@ T = TypeVar("T")
 
 WAITING = 64 * 2**20
 """Bytes of entries that wait to be written; beyond, entries are refused and counted."""
-GATHER = 0.005
-"""Seconds that the thread waits for more before it writes, unless somebody waits for it."""
 BATCH = 256
 """Entries that one transaction writes at most."""
 TRIES = 30.0
@@ -43,7 +43,7 @@ SWEEP = 60.0
 _SPARE = 0.9
 """The part of `max_bytes` down to which sweeping makes room."""
 
-_Job = tuple[Key, Entry] | Callable[["Keeper"], None] | None
+_Job = tuple[Key, Entry] | Callable[["Keeper"], None]
 _Written = tuple[bytes, bytes, float | None, bytes]
 
 
@@ -88,10 +88,7 @@ class Keeper:
         self._lock = threading.Lock()
         if self.__dict__.get("_database") is not None:
             _inherited.append(self._database)
-        self._jobs: deque[_Job] = deque()
-        self._wake = threading.Event()
-        self._hurry = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._worker: Worker[_Job] = Worker(self._work, pause=self._sweep_if_time, leave=self._close, every=SWEEP)
         self._waiting = 0
         self._bytes = 0
         self._database: Database | None = None
@@ -106,11 +103,7 @@ class Keeper:
                 self._report(1, "too many results wait for the disk")
                 return
             self._waiting += entry.size
-        self._jobs.append((key, entry))
-        if not self._wake.is_set():  # waking a thread costs more than all the rest here
-            self._wake.set()
-        if self._thread is None:
-            self._start()
+        self._worker.put((key, entry))
 
     def ask(self, work: Callable[[Keeper], T], timeout: float) -> T:
         """Let the thread do something, and wait for it.
@@ -130,62 +123,26 @@ class Keeper:
             except BaseException as problem:
                 future.set_exception(problem)
 
-        self._jobs.append(job)
-        self._start()
+        self._worker.hurry(job)
         return future.result(timeout)
 
     def stop(self, timeout: float) -> None:
         """Write what waits, and end the thread."""
-        thread = self._thread
-        if thread is not None:
-            self._jobs.append(None)
-            self._start()
-            thread.join(timeout)
+        self._worker.stop(timeout)
 
     # -- what the thread does -----------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        """See to it that the thread runs, and at once."""
-        self._hurry.set()
-        self._wake.set()
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ibidem keeper", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            if self._wake.wait(SWEEP):
-                self._hurry.wait(GATHER)
-            else:
-                self._sweep_now()
-            self._hurry.clear()
-            self._wake.clear()  # before looking: what comes later wakes us again
-            if self._work():
-                break
-            if time.monotonic() > self._sweep_at:
-                self._sweep_now()
-
-    def _work(self) -> bool:
-        """Do what waits, in order; true if the thread is to end."""
+    def _work(self, jobs: deque[_Job]) -> None:
         batch: list[tuple[Key, Entry]] = []
-        while self._jobs:
-            job = self._jobs.popleft()
+        while jobs:
+            job = jobs.popleft()
             if isinstance(job, tuple):
                 batch.append(job)
-            if batch and (not self._jobs or not isinstance(job, tuple) or len(batch) == BATCH):
+            if batch and (not jobs or not isinstance(job, tuple) or len(batch) == BATCH):
                 self._store(batch)
                 batch = []
-            if job is None:
-                with self._lock:
-                    self._close()
-                    self._thread = None
-                if self._jobs:  # somebody has put since, who saw a thread
-                    self._start()
-                return True
-            if callable(job):
+            if not isinstance(job, tuple):
                 job(self)
-        return False
 
     def _close(self) -> None:
         if self._database is not None:
@@ -203,6 +160,8 @@ class Keeper:
             reasons["stored"] += stored
         except _NotNow as problem:
             reasons[str(problem)] += len(written)
+        except Exception as problem:  # nothing that is found in a database may end this thread
+            reasons[f"they cannot be written: {problem!r}"] += len(written)
         with self._lock:
             self._waiting -= sum(entry.size for _, entry in batch)
         for reason, count in reasons.items():
@@ -298,9 +257,11 @@ class Keeper:
 
     # -- sweeping -------------------------------------------------------------------------------------------------------
 
-    def _sweep_now(self) -> None:
+    def _sweep_if_time(self) -> None:
+        if time.monotonic() < self._sweep_at:
+            return
         self._sweep_at = time.monotonic() + SWEEP
-        with contextlib.suppress(_NotNow):
+        with contextlib.suppress(Exception):  # the next one may do better
             self._do(self._sweep, time.monotonic() + 1)
 
     def _sweep(self, database: Database) -> None:
@@ -308,6 +269,7 @@ class Keeper:
         self._report(database.expire(), "expired")
         self._report(database.sweep(before=time.time() - self._keep), "swept: older than keep")
         self._bytes = database.size()
+        database.discard(before=time.time() - self._keep)
 
     def _make_room(self, database: Database, needed: int, spared: set[bytes]) -> None:
         self._sweep(database)
@@ -317,13 +279,12 @@ class Keeper:
             self._tell(f"{self.folder} is full: results of the oldest conversations make room (max_bytes)")
             self._bytes = database.size()
 
-    def delete(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
-        """Delete the rows that are unwanted, and say which; in the thread."""
+    def delete(self, unwanted: Callable[[bytes, bytes], bool]) -> list[bytes]:
+        """Delete the rows that are unwanted, given row and record, and say which; in the thread."""
 
         def work(database: Database) -> list[bytes]:
-            gone = [row for row in database.rows() if unwanted(row)]
-            database.delete(gone)
-            return gone
+            database.discard(before=math.inf)  # what is in them cannot be told apart
+            return database.delete(unwanted)
 
         return self._do(work, time.monotonic() + TRIES)
 
@@ -332,5 +293,5 @@ _inherited: list[Database | None] = []
 """Databases of the parent of a forked child: SQLite's connections must neither be used nor closed there."""
 
 
-class _NotNow(Exception):  # noqa: N818
-    """The database cannot be used; the message says why."""
+class _NotNow(TimeoutError):  # noqa: N818
+    """The database cannot be used, and it is too late to try again; the message says why."""

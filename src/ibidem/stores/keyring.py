@@ -14,6 +14,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from ibidem.stores import folders
+
 VARIABLE = "IBIDEM_KEY"
 _SHORTEST = 16
 
@@ -66,7 +68,7 @@ def _path() -> Path:
 
 
 def _from_file(path: Path) -> bytes:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folders.make(path.parent)
     for _ in range(2):
         with contextlib.suppress(FileNotFoundError):
             return _read(path)

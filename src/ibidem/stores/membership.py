@@ -2,18 +2,31 @@
 
 A member has the board mapped and a journal of its own (`board.py`, `journals.py`). Attaching is one step that can be taken
 again at any time: after a fork, after `detach`, and when the folder was deleted under us. Where it fails, the board is this
-process's own, `shared` says so, and the store works from memory.
+process's own, `shared` says so, and the store works from memory; where others may have a board, of whose changes this
+process does not learn, nothing that can change is remembered even there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ibidem.core import forks
-from ibidem.stores.board import PATIENCE, PROCESSES, SEQUENCE, Board, Gone, Unavailable, boot_of_this_machine
+from ibidem.stores import folders
+from ibidem.stores.board import (
+    PATIENCE,
+    PROCESSES,
+    SEQUENCE,
+    VOIDED,
+    Board,
+    Gone,
+    Unavailable,
+    renumber,
+)
 from ibidem.stores.journals import SIZE as JOURNAL_SIZE
 from ibidem.stores.journals import SUM, Journal, others
 
@@ -44,8 +57,6 @@ class Membership:
         """Of the board; None while detached."""
         self.board: Board | None = None
         """What is mapped; None while detached."""
-        self.unheard: Board | None = None
-        """A board that others look at, where this process has no journal: it can only be voided."""
         self._own: Journal | None = None
         self._left: Journal | None = None
         """Our journal of before, if changes were under way when we let go: it speaks for them until there is another."""
@@ -56,7 +67,7 @@ class Membership:
     def _after_fork(self) -> None:
         """Begin anew with files of our own: an inherited descriptor shares the lock of the parent's."""
         self._remember()
-        for held in (self.board, self.unheard, self._own, self._left, *self.others):
+        for held in (self.board, self._own, self._left, *self.others):
             if held is not None:
                 held.let_go()
         self._start()
@@ -87,12 +98,16 @@ class Membership:
                 return self.board
             board: Board | None = None
             try:
+                folders.make(self.folder)
+                folders.check(self.folder)  # again: it may have been deleted, and made by somebody else
                 board = Board(self.folder / "stamps", self._last)
                 with board.locked(PATIENCE):
                     self._own = self._join(board)
-            except (Unavailable, Gone, OSError) as problem:
-                self.unheard = board
+            except (Unavailable, Gone, OSError, ValueError) as problem:
+                if board is not None:
+                    board.let_go()
                 board = Board(None, self._last)
+                self.mind_others(board)
                 self.tell(f"{self.folder}: cannot be shared with other processes ({problem}); working from memory")
             self.processes = -1
             self.board = board
@@ -104,13 +119,15 @@ class Membership:
         folder = self.folder / "open"
         folder.mkdir(mode=0o700, exist_ok=True)
         known = others(folder, (), None)
-        dead = [journal for journal in known if journal.abandoned()]
-        board.begin(boot_of_this_machine(), alone=len(dead) == len(known))
-        for journal in dead:
-            board.raise_(journal.open_slots)
-            journal.remove()
-        for journal in known:
-            journal.let_go()
+        try:
+            dead = [journal for journal in known if journal.abandoned()]
+            board.begin(_boot(), alone=len(dead) == len(known))
+            for journal in dead:
+                board.raise_(journal.open_slots)
+                journal.remove()
+        finally:
+            for journal in known:
+                journal.let_go()
         for path in folder.iterdir():  # what could not be read is of one who died while making it
             if path not in {journal.path for journal in known}:
                 path.unlink(missing_ok=True)
@@ -136,10 +153,10 @@ class Membership:
             if board is not None and own is not None:
                 with contextlib.suppress(Gone, OSError), board.locked(PATIENCE):
                     self._leave(board, own)
-            for held in (board, self.unheard, own, *self.others):
+            for held in (board, own, *self.others):
                 if held is not None:
                     held.let_go()
-            self.words = self.board = self.unheard = None
+            self.words = self.board = None
             self.others = []
 
     def _leave(self, board: Board, own: Journal) -> None:
@@ -160,6 +177,21 @@ class Membership:
                 self.detach()
             self.attach()
 
+    def mind_others(self, board: Board) -> None:
+        """See whether others may share the folder without us; then nothing is fresh here, as long as we cannot join."""
+        if board.path is None and os.path.lexists(self.folder / "stamps"):  # whatever stands there
+            board.void()
+
+    def tell_others(self, word: int) -> None:
+        """Write a new number into a word of the board, for those who share the folder where we could not join them."""
+        if self._own is None:
+            try:
+                renumber(self.folder / "stamps", word)
+            except OSError as problem:
+                if problem.errno in (errno.EMFILE, errno.ENFILE) and word == VOIDED:
+                    with contextlib.suppress(OSError):  # this takes no descriptor; they notice, and begin anew
+                        (self.folder / "stamps").unlink()
+
     def count(self, slots: Iterable[int], by: int) -> None:
         """Count changes of some slots as begun, or with -1 as ended."""
         with self._lock:
@@ -174,15 +206,22 @@ class Membership:
                     counts[slot] -= 1
                     counts[SUM] -= 1
 
-    def look_around(self) -> None:
-        """Find the journals of the others."""
+    def look_around(self) -> bool:
+        """Find the journals of the others; False if that cannot be done now."""
         with self._lock:
-            _, words = self.attached()
+            board, words = self.attached()
             processes = words[PROCESSES]
             if self._own is not None:
-                with contextlib.suppress(OSError):
+                try:
+                    self._own.path.stat()  # deleted, it speaks to nobody who comes later
                     self.others = others(self.folder / "open", self.others, self._own)
+                except FileNotFoundError:
+                    self.attach_anew(board)
+                    return False
+                except OSError:
+                    return False
             self.processes = processes
+            return True
 
     def bury(self, journal: Journal) -> bool:
         """End what a process left open when it died; False if it lives."""
@@ -222,3 +261,11 @@ class Membership:
             else:
                 return board
         raise TimeoutError(f"{self.folder} is replaced again and again")
+
+
+def _boot() -> bytes | None:
+    """Name the time since this machine started; None where that cannot be told."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:64].ljust(64, b"\0")
+    except OSError:
+        return None

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from ibidem.stores.records import LARGEST
+from ibidem.stores.codec import LARGEST
 
 FILE = "cache.db"
 MODE = 1
@@ -27,7 +27,7 @@ REST = 1.0
 """Seconds that a database which does not answer is left alone."""
 
 _ONE = f"SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1 AND length(value) <= {LARGEST}"  # noqa: S608
-_ALL = "SELECT key FROM Cache WHERE raw = 1 ORDER BY rowid"
+_ALL = "SELECT key FROM Cache WHERE raw = 1 AND length(key) = 32 ORDER BY rowid"
 
 
 class Reader:
@@ -108,6 +108,7 @@ class Reader:
         try:
             for pragma in ("query_only = ON", "trusted_schema = OFF", "mmap_size = 0"):
                 connection.execute(f"PRAGMA {pragma}")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST)
             connection.set_progress_handler(lambda: time.monotonic() > self._ends, 10_000)
         except sqlite3.Error:
             connection.close()

@@ -18,11 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibidem.core.call import Key
-from ibidem.stores.codec import NotDecoded, NotEncoded, decode, encode
+from ibidem.stores.codec import LARGEST, NotDecoded, NotEncoded, decode, encode
 from ibidem.stores.protocol import Entry
-
-LARGEST = 4 * 2**20
-"""Bytes of a record beyond which it is neither written nor read."""
 
 Buffer = bytes | memoryview
 
@@ -34,6 +31,8 @@ _HEAD = struct.Struct("<16sQdddQII")
 hit must know and of what only a list shows."""
 _MAC = 32
 _START = _MAC + _HEAD.size
+
+_UNREADABLE = (NotDecoded, ValueError, TypeError, LookupError, StopIteration, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ class Records:
 
     def __init__(self, key: bytes, encrypt: bytes | None = None) -> None:
         self.pepper = derived(key, b"arguments")
-        self._macs = Hmac(derived(key, b"records"))
+        # Two keys, or what one store has encrypted another that does not would take for plain.
+        self._macs = Hmac(derived(key, b"records" if encrypt is None else b"encrypted records"))
         self._rows = hashlib.sha256(derived(key, b"rows").ljust(64, b"\0"))
         self._cipher = None if encrypt is None else Cipher.of(derived(encrypt, b"values"))
 
@@ -115,7 +115,7 @@ class Records:
         head, rest = found
         try:
             return _entry(head, rest)
-        except (NotDecoded, ValueError, TypeError, StopIteration):
+        except _UNREADABLE:
             return None
 
     def listed(self, row: bytes, record: bytes, incarnation: bytes) -> tuple[Key, Entry] | None:
@@ -130,7 +130,7 @@ class Records:
             ]
             key = Key(identity, tuple(partition), bytes.fromhex(arguments))
             return (key, _entry(head, rest)) if self.row(key) == row else None
-        except (NotDecoded, ValueError, TypeError, StopIteration):
+        except _UNREADABLE:
             return None
 
     def _opened(self, row: bytes, record: bytes, incarnation: bytes) -> tuple[_Head, Buffer] | None:

@@ -18,12 +18,14 @@ from ibidem.stores.board import (
     HEALED,
     HINTS,
     LOOK,
+    MARKS,
     PROCESSES,
     PURGED,
     SEQUENCE,
     SLOTS,
     VOIDED,
     Gone,
+    new_number,
 )
 from ibidem.stores.journals import SUM
 from ibidem.stores.membership import Membership
@@ -88,8 +90,8 @@ class SharedStamps:
     def still(self, cells: Iterable[Cell]) -> bool:
         member = self._member
         words = member.words or member.attach().words
-        if words[PROCESSES] != member.processes:
-            member.look_around()
+        if words[PROCESSES] != member.processes and not member.look_around():
+            return False
         counts, slots = member.counts, self._slots
         if counts[SUM] and any(counts[slots[cell]] for cell in cells):
             return False
@@ -129,11 +131,11 @@ class SharedStamps:
                 board, words = member.attached()
                 continue
             try:
-                board.raise_(slots)
+                if board.path is not None or words[VOIDED] == words[HEALED]:
+                    board.raise_(slots)
             finally:
                 board.release()
-            if member.unheard is not None:
-                member.unheard.void()
+            member.tell_others(VOIDED)
             return
         board.void()
         member.tell(f"{member.folder}: another process holds its lock; nothing is served until it lets go")
@@ -144,6 +146,7 @@ class SharedStamps:
         """See whether the folder is still the one that we use."""
         self._look_at = time.monotonic() + LOOK
         board, words = self._member.attached()
+        self._member.mind_others(board)
         if not board.moved:
             return words
         self._member.attach_anew(board)
@@ -152,6 +155,8 @@ class SharedStamps:
     def _heal(self) -> bool:
         """Raise everything, if nobody holds the lock, since somebody could not record a change."""
         board, _ = self._member.attached()
+        if board.path is None:
+            return False
         try:
             with board.locked(0):
                 board.raise_(())
@@ -185,6 +190,11 @@ class SharedStamps:
     def will_hold(self, row: bytes) -> None:
         """Say that a row is about to be written."""
         self._member.attached()[0].hints[hint_of(row)] = 1
+
+    def say_marked(self) -> None:
+        """Let the others look for a new mark. It takes no lock: a mark must not be lost to a process that holds it."""
+        self._look()[MARKS] = new_number()
+        self._member.tell_others(MARKS)
 
     def purge(self) -> None:
         """Let no process keep what it has read so far, and has not stored yet.
