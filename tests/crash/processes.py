@@ -37,12 +37,22 @@ class Child:
         self.tell(what)
         return self.hear(timeout)
 
+    @property
+    def sentinel(self):
+        """What `multiprocessing.connection.wait` waits for its end by."""
+        return self._process.sentinel
+
     def kill(self):
         """End it with SIGKILL, and give the time at which it was certainly dead."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
         return time.monotonic()
+
+    def wait(self, timeout=60):
+        """Wait until it has ended, however it ended."""
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, "the process does not end"
 
     def join(self, timeout=60):
         """Wait until it has ended by itself."""
