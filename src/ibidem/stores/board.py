@@ -53,9 +53,6 @@ _BOOT = slice(144, 208)
 
 _MAGIC = int.from_bytes(b"ibidem 1", "little")
 
-LOOK = 0.05
-"""Seconds between two looks whether the file is still the one that we use."""
-
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 PATIENCE = 0.25
@@ -88,7 +85,6 @@ class Board:
         self.path = path
         self._threads = threading.Lock()
         self._file = -1
-        self._look_at = 0.0
         self._identity: tuple[int, int] | None = None
         try:
             self._map = mmap.mmap(-1, SIZE) if path is None else self._open(path)
@@ -162,12 +158,9 @@ class Board:
         except BaseException:
             self._threads.release()
             raise
-        now = time.monotonic()
-        if now > self._look_at:
-            self._look_at = now + LOOK
-            if self.moved:
-                self.release()
-                raise Gone
+        if self.moved:
+            self.release()
+            raise Gone
 
     def release(self) -> None:
         """Give the lock back."""
@@ -194,7 +187,6 @@ class Board:
         except BlockingIOError:
             return False
         except (OSError, ValueError):  # closed in the meantime: the number is another file's, or -1
-            self._look_at = 0.0
             raise Gone from None
         return True
 
@@ -207,7 +199,7 @@ class Board:
 
     @property
     def moved(self) -> bool:
-        """Whether the path names another file by now, or none; the holder of the lock looks every `LOOK` seconds."""
+        """Whether the path names another file by now, or none."""
         if self.path is None:
             return False
         try:

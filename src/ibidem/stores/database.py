@@ -8,6 +8,7 @@ followed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -104,8 +105,7 @@ class Database:
         self.folder = folder
         with _translated():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Made before SQLite does, which would let others read it; its side files take after it.
-            os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            _make(folder / FILE)
             self._inode = (folder / FILE).stat().st_ino
             self._clean_settings()
             try:
@@ -245,6 +245,20 @@ class Database:
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._cache.close()
+
+
+def _make(file: Path) -> None:
+    """Make the file before SQLite does, which would let others read it; its side files take after it.
+
+    One that is there is not opened: to close any descriptor of a database gives back every lock that SQLite holds on it in
+    this process, those of `reader.py` too. Another process that closes its own then takes itself for the last one and
+    deletes the log that we go on writing to.
+    """
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if file.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file)) from None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ too much, and sets a damaged database aside. What it cannot store it counts and 
 
 Purges and entries meet in the transaction: a purge says its number on the board before it deletes, and an entry is
 written only if the number still allows it while the write lock is held. So none is written after the purge it is older
-than.
+than; nor, since the stamps are asked there too, over a newer one of another process.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ class Keeper:
 
     def _encoded(
         self, batch: list[tuple[Key, Entry]], incarnation: bytes, reasons: Counter[str]
-    ) -> Iterator[tuple[int, _Written]]:
-        """Give the rows of entries, each with its snapshot; the last of several entries of one key."""
+    ) -> Iterator[tuple[Entry, _Written]]:
+        """Give the rows of entries, each with its entry; the last of several entries of one key."""
         for key, entry in dict(batch).items():
             live = None if entry.ttl is None else entry.stored_at + entry.ttl - self._now()
             if (live is not None and live <= 0) or not self._stamps.fresh(entry.cells, entry.snapshot):
@@ -186,11 +186,11 @@ class Keeper:
             except Exception as problem:  # a hostile value may raise anything while it is looked at
                 reasons[f"it cannot be written: {type(problem).__name__}"] += 1
                 continue
-            yield entry.snapshot, (row, record, live, self._records.tag(entry.conversation))
+            yield entry, (row, record, live, self._records.tag(entry.conversation))
         reasons["replaced before it was written"] += len(batch) - len(dict(batch))
 
     def _write(
-        self, database: Database, rows: list[tuple[int, _Written]], incarnation: bytes, reasons: Counter[str]
+        self, database: Database, rows: list[tuple[Entry, _Written]], incarnation: bytes, reasons: Counter[str]
     ) -> int:
         needed = sum(len(row[1]) for _, row in rows)
         if self._bytes + needed > self._max_bytes:
@@ -203,9 +203,11 @@ class Keeper:
             refused.clear()
             room, purged = self._max_bytes - self._bytes, self._stamps.purged_at
             same = self._stamps.incarnation == incarnation
-            for snapshot, row in rows:
-                if snapshot < purged or not same:
+            for entry, row in rows:
+                if entry.snapshot < purged or not same:
                     refused["forgotten before it was written"] += 1
+                elif not self._stamps.fresh(entry.cells, entry.snapshot):  # its row may hold a newer one by now
+                    refused["outdated before it was written"] += 1
                 elif len(row[1]) > room:
                     refused["the store is full: max_bytes"] += 1
                 else:
