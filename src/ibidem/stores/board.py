@@ -53,8 +53,10 @@ _BOOT = slice(144, 208)
 
 _MAGIC = int.from_bytes(b"ibidem 1", "little")
 
-_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+_EXCLUSIVE, _UNLOCK = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
 
+LOOK = 0.05
+"""Seconds between two looks whether the path still names the file: a deleted one is noticed at once, by whoever writes."""
 PATIENCE = 0.25
 """Seconds that a thread waits for the lock."""
 PATIENCE_ON_LOOP = 0.01
@@ -85,7 +87,9 @@ class Board:
         self.path = path
         self._threads = threading.Lock()
         self._file = -1
-        self._identity: tuple[int, int] | None = None
+        self._name = None if path is None else str(path)
+        self._identity = (0, 0)
+        self._look_at = 0.0
         try:
             self._map = mmap.mmap(-1, SIZE) if path is None else self._open(path)
         except (OSError, ValueError) as problem:
@@ -127,7 +131,7 @@ class Board:
 
     @property
     def _inode(self) -> int:
-        return self._identity[1] if self._identity is not None else 0
+        return self._identity[1]
 
     def let_go(self) -> None:
         """Close the file. The mapping stays until nobody looks at it any more: another thread may be doing so now."""
@@ -158,17 +162,27 @@ class Board:
         except BaseException:
             self._threads.release()
             raise
-        if self.moved:
+        if self._gone():
             self.release()
             raise Gone
+
+    def _gone(self) -> bool:
+        now = time.monotonic()
+        if now > self._look_at:
+            self._look_at = now + LOOK
+            return self.moved
+        try:
+            return os.fstat(self._file).st_nlink == 0  # a third of the price of asking for the path
+        except (OSError, ValueError):  # closed in the meantime
+            return True
 
     def release(self) -> None:
         """Give the lock back."""
         try:
-            # Another thread may have let go of the file meanwhile, and of the lock with it.
-            with contextlib.suppress(OSError, ValueError):
-                if self.path is not None:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+            if self.path is not None:
+                fcntl.flock(self._file, _UNLOCK)
+        except (OSError, ValueError):  # another thread has let go of the file, and of the lock with it
+            pass
         finally:
             self._threads.release()
 
@@ -200,13 +214,13 @@ class Board:
     @property
     def moved(self) -> bool:
         """Whether the path names another file by now, or none."""
-        if self.path is None:
+        if self._name is None:
             return False
         try:
-            found = os.stat(self.path)  # noqa: PTH116  # on the way of every change
+            found = os.stat(self._name)  # noqa: PTH116  # on the way of every change
         except OSError:
             return True
-        return (found.st_dev, found.st_ino) != self._identity
+        return found.st_ino != self._identity[1] or found.st_dev != self._identity[0]
 
     # -- what the lock is held for --------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ibidem.stores.board import (
     FIRST,
     HEALED,
     HINTS,
+    LOOK,
     MARKS,
     PROCESSES,
     PURGED,
@@ -28,9 +29,6 @@ from ibidem.stores.board import (
 )
 from ibidem.stores.journals import SUM
 from ibidem.stores.membership import Membership
-
-LOOK = 0.05
-"""Seconds between two looks of who only reads whether the folder is still the one that we use."""
 
 
 class _Slots(dict[Cell, int]):
