@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ibidem import options
-from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
+from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, name_of, resumes, running_config, user_of
 from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
 from ibidem.core.effects import Effect, Pure, reject_unknown
@@ -277,18 +277,21 @@ class Guard:
         found = [EntryView.of(key, entry, now) for key, entry in self.store.entries() if holds(key, entry)]
         return Entries(tuple(sorted(found, key=lambda entry: entry.age)))
 
-    def forget(self, *, conversation: Any = None, tool: str | None = None) -> int:
-        """Drop what is remembered and say how many entries that were; without arguments, everything.
+    def forget(self, *, conversation: Any = None, user: Any = None, tool: str | None = None) -> int:
+        """Drop what is remembered, and what reads under way were about to add; say how many entries that were.
+
+        Without arguments everything is dropped; with several, what all of them name.
 
         Args:
             conversation: Only what this conversation read.
+            user: Only what is kept for this user: results of `scope="user"`.
             tool: Only results of the tool of this name.
         """
+        whose = None if user is None else ("user", name_of(user, "user"))
 
-        def unwanted(_: Key, entry: Entry) -> bool:
-            return (conversation is None or entry.conversation == str(conversation)) and (
-                tool is None or entry.tool == tool
-            )
+        def unwanted(key: Key, entry: Entry) -> bool:
+            read_there = conversation is None or entry.conversation == str(conversation)
+            return read_there and whose in (None, key.partition) and tool in (None, entry.tool)
 
         return self.store.forget(unwanted)
 

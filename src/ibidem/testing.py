@@ -212,6 +212,34 @@ class StoreSuite:
         assert {entry.tool for _, entry in store.entries()} == {"c", "d"}
         assert store.forget(lambda *_: False) == 0
 
+    def test_what_was_read_before_a_purge_is_not_kept_after_it_r37(self) -> None:
+        store = self.make_store(Clock())
+        before = store.stamps.now()
+        store.forget(lambda *_: False)  # whatever it takes: it is not asked about reads that are under way
+        assert before < store.purged_at <= store.stamps.now()
+        assert store.put(a_key(), an_entry(snapshot=before, cells=())) is False
+        assert store.get(a_key()) is None
+        assert store.put(a_key(), an_entry(snapshot=store.stamps.now())) is True
+        assert store.stamps.fresh(read_cells(resources("*")), before), "a purge is no change of a resource"
+
+    def test_no_thread_brings_back_what_was_purged_r37(self, rounds: int = 300) -> None:
+        store = self.make_store(Clock())
+        begun, back = [0], list[Entry]()
+
+        def purge() -> None:
+            for number in range(1, rounds + 1):
+                begun[0] = number
+                store.forget(lambda *_: True)
+                back.extend(entry for _, entry in store.entries() if entry.value < number)
+
+        def read() -> None:
+            while begun[0] < rounds:
+                store.put(a_key(), an_entry(snapshot=store.stamps.now(), value=begun[0], cells=()))
+
+        with eager_switching():
+            in_threads(purge, read, read)
+        assert back == []
+
     def test_a_mark_stays_with_its_tool(self) -> None:
         store = self.make_store(Clock())
         assert not store.marked("tool")

@@ -199,6 +199,23 @@ def test_forget(way):
     assert len(shop.runs) == before + 1
 
 
+def test_forgetting_a_user_takes_what_is_kept_for_that_user_alone_r37():
+    guard = Guard()
+    mine = ibidem.wrap(Read(scope="user", identity="mine")(lambda: 1), guard)
+    ours = ibidem.wrap(Read(scope="shared", identity="ours")(lambda: 2), guard)
+    for user in ("ann", "bob", 42):
+        with guard.conversation("t", user=user):
+            mine(), ours()
+    assert len(guard.entries()) == 4
+    assert guard.forget(user="ann") == 1
+    assert guard.forget(user="ann") == 0
+    assert guard.forget(user=42, conversation="u") == 0
+    assert guard.forget(user=42, conversation="t", tool="<lambda>") == 1
+    assert sorted(row.scope for row in guard.entries()) == ["shared", "user"]
+    with pytest.raises(ValueError, match="does not name a user"):
+        guard.forget(user="")
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("resource", "forgets"),

@@ -192,6 +192,47 @@ def test_r21_a_failure_in_the_thread_of_a_cancelled_leader_reaches_the_others():
     asyncio.run(main())
 
 
+def test_what_is_forgotten_while_it_is_read_is_not_kept_and_not_joined_r37():
+    async def main():
+        tool = Tool()
+        before = asyncio.create_task(tool.call())
+        await tool.began.wait()
+        assert tool.guard.forget() == 0
+        after = asyncio.create_task(tool.call())
+        await until(lambda: tool.runs == 2)
+        tool.let.set()
+        assert (await before, await after) == ({"run": 1}, {"run": 2})
+        assert [row.value for row in tool.guard.entries()] == [{"run": 2}]
+        assert tool.guard.stats().uncacheable == {"it was forgotten meanwhile": 1}
+
+    run_shuffled(main(), 0)
+
+
+def test_a_read_in_a_thread_of_its_own_is_not_kept_either_once_it_was_forgotten_r37():
+    async def main():
+        guard, began, let = Guard(), threading.Event(), threading.Event()
+
+        def tool():
+            began.set()
+            assert let.wait(LONG)
+            return "old"
+
+        call = offloaded(guard, tool, Pure(identity="t"))
+        task = asyncio.create_task(call())
+        await until(began.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        guard.forget(tool="tool")
+        let.set()
+        await until(lambda: under_way(guard) == 0)
+        assert guard.entries().rows == ()
+        await call()
+        assert len(guard.entries()) == 1
+
+    asyncio.run(main())
+
+
 def test_r21_a_cancelled_waiter_hurts_nobody():
     async def main():
         tool = Tool()

@@ -85,7 +85,9 @@ class Memo:
         return stamps.still(asking) and stamps.fresh(asking, snapshot) and stamps.fresh(cells, snapshot)
 
     def _joinable(self, call: Call, flight: Flight) -> bool:
-        return not call.behind and self._holds(call.asking, call.cells, flight.snapshot)
+        if call.behind or flight.snapshot < self.store.purged_at:
+            return False
+        return self._holds(call.asking, call.cells, flight.snapshot)
 
     def _may_share(self, call: Call) -> bool:
         """Whether a read may lead or join: not inside a change of what it reads, its own caller's say."""
@@ -166,7 +168,8 @@ class Memo:
             size=size(value) + len(call.key.arguments),
         )
         if not self.store.put(call.key, entry):
-            self.note(call, "the store is full")
+            forgotten = entry.snapshot < self.store.purged_at
+            self.note(call, "it was forgotten meanwhile" if forgotten else "the store is full")
         return outcome
 
     def _is_error(self, call: Call, value: Any) -> bool:

@@ -34,6 +34,7 @@ class Memory:
                 raise ValueError(f"{name}={value!r} makes no sense: give a whole number from 1")
         self.stamps = MemoryStamps()
         self.now = clock
+        self.purged_at = 0
         self.evicted = 0
         """Live entries that made room for others."""
         self._max_entries = max_entries
@@ -68,6 +69,8 @@ class Memory:
         if entry.size > self._max_bytes:
             return False
         with self._lock:
+            if entry.snapshot < self.purged_at:
+                return False
             if key in self._entries:
                 self._drop(key)
             self._entries[key] = entry
@@ -81,6 +84,8 @@ class Memory:
 
     def forget(self, unwanted: Callable[[Key, Entry], bool]) -> int:
         with self._lock:
+            self.stamps.touch(())
+            self.purged_at = self.stamps.now()
             gone = [key for key, entry in self._entries.items() if unwanted(key, entry)]
             for key in gone:
                 self._drop(key)

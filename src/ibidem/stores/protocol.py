@@ -50,6 +50,11 @@ class Store(Protocol):
         """What entries are checked against."""
         ...
 
+    @property
+    def purged_at(self) -> int:
+        """The number of the last `forget` in the sequence: what was read before it is neither kept nor joined."""
+        ...
+
     def now(self) -> float:
         """Seconds on the clock of the entries."""
         ...
@@ -59,11 +64,15 @@ class Store(Protocol):
         ...
 
     def put(self, key: Key, entry: Entry) -> bool:
-        """Keep an entry; False if there is no room for it."""
+        """Keep an entry; False if there is no room for it, or if it was read before the last `forget`."""
         ...
 
     def forget(self, unwanted: Callable[[Key, Entry], bool]) -> int:
-        """Drop the entries for which `unwanted` answers true, and say how many."""
+        """Drop the entries for which `unwanted` answers true, and say how many.
+
+        Advance the sequence and set `purged_at` before anything is dropped: a read under way must not bring back
+        what was forgotten. It is refused whatever it read, since `unwanted` is asked about entries only.
+        """
         ...
 
     def entries(self) -> Iterator[tuple[Key, Entry]]:
