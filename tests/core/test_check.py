@@ -7,11 +7,15 @@ import threading
 import warnings
 
 import pytest
+import worlds
 from test_flights import until, until_blocking
+from test_memo import SOAK
+from worlds import Guarded
 
 from ibidem import Guard, Memory, Pure, Read, Write, wrap
 from ibidem.layers import checked
 from ibidem.layers.checked import REASON, Checked, Lots
+from ibidem.layers.comparing import Answer
 from ibidem.testing import Clock, a_key, run_shuffled
 
 
@@ -44,6 +48,8 @@ class Shop:
         await until(lambda: sum(sum(f.verdicts.values()) for f in self.guard.trials._found.values()) >= count)
         return next(row for row in self.guard.report() if row.tool == "look")
 
+
+SEEDS = 3000 if SOAK else 300
 
 BOTH = pytest.mark.parametrize("way", ["sync", "async"])
 
@@ -337,6 +343,57 @@ def test_a_loop_that_closes_under_a_second_run_is_quiet_and_later_hits_are_check
     del loop
     gc.collect()
     assert caplog.text == ""
+
+
+def test_a_result_that_reports_an_error_tells_nothing():
+    async def main():
+        shop = Shop(effect=Read("a", identity="look", is_error=lambda value: value == "busy"))
+        await shop.look()
+        shop.answer = "busy"
+        await shop.look()
+        assert (await shop.judged()).unclear == 1
+        assert await shop.look() == "old" and not shop.guard.trials.distrusted
+
+    play(main)
+
+
+def test_a_store_that_fails_to_forget_leaves_the_tool_distrusted_and_the_loop_alone(caplog):
+    async def main():
+        shop = Shop()
+        await shop.look()
+        shop.answer, shop.guard.store.forget = "new", lambda unwanted: 1 / 0
+        await shop.look()
+        assert (await shop.judged()).differed == 1
+        assert await shop.look() == "new"
+
+    play(main)
+    gc.collect()
+    assert "could not be judged" in caplog.text and "never retrieved" not in caplog.text
+
+
+def crowded(**options):
+    """Worlds in which every change passes the guard: nothing may be found wrong that is not."""
+
+    def make(world):
+        world.crowded = True
+        return Guarded(world, Guard(**options))
+
+    return make
+
+
+@pytest.mark.soak
+def test_r22_no_second_run_is_held_against_a_tool_whose_changes_the_guard_knows():
+    compared = 0
+    for seed in range(SEEDS):
+        world = worlds.play(seed, crowded(check=1))
+        assert world.wrong == [] and not world.tools.guard.trials.distrusted, f"seed {seed}"
+        compared += sum(row.compared for row in world.tools.guard.report())
+    assert compared > SEEDS / 2, "too little was compared to show anything"
+
+
+def test_r22_control_without_a_look_at_the_stamps_second_runs_are_held_against_tools(monkeypatch):
+    monkeypatch.setattr(Answer, "verdict", lambda self, outcome: "same" if self.value == outcome.value else "differed")
+    assert any(worlds.play(seed, crowded(check=1)).tools.guard.trials.distrusted for seed in range(50))
 
 
 # -- which hits --------------------------------------------------------------------------------------------------------

@@ -6,11 +6,17 @@ import threading
 import uuid
 
 import pytest
+import worlds
+from test_memo import SOAK
+from worlds import Guarded
 
 from ibidem import Guard, Live, Memory, Nested, Pure, Read, Write, wrap
+from ibidem.layers.comparing import Answer
 from ibidem.layers.shadow import Shadow
 from ibidem.report.trials import ENOUGH, Trials
 from ibidem.testing import Clock, run_shuffled
+
+SEEDS = 3000 if SOAK else 300
 
 
 class Shop:
@@ -272,6 +278,31 @@ def test_the_memo_that_comes_after_finds_what_the_shadow_has_stored():
     shop = Shop()
     shop.look()
     assert [row.value for row in shop.guard.replace(mode=None).entries()] == ["old"]
+
+
+def crowded(world):
+    """A world in which every change passes the guard: nothing may be found wrong that is not."""
+    world.crowded = True
+    return Guarded(world, Guard(mode="shadow"))
+
+
+@pytest.mark.soak
+def test_r22_no_answer_is_called_wrong_whose_changes_the_guard_knows():
+    compared = 0
+    for seed in range(SEEDS):
+        world = worlds.play(seed, crowded)
+        rows = world.tools.guard.report()
+        assert world.wrong == [] and sum(row.differed for row in rows) == 0, f"seed {seed}"
+        assert len(world.tools) == 0 and not world.tools.guard.store.stamps._open, f"seed {seed}"
+        assert world.tools.guard.stats().saved == 0
+        compared += sum(row.compared for row in rows)
+    assert compared > SEEDS / 2, "too little was compared to show anything"
+
+
+def test_r22_control_without_a_look_at_the_stamps_answers_are_called_wrong(monkeypatch):
+    monkeypatch.setattr(Answer, "verdict", lambda self, outcome: "same" if self.value == outcome.value else "differed")
+    found = [row for seed in range(50) for row in worlds.play(seed, crowded).tools.guard.report()]
+    assert sum(row.differed for row in found) > 0
 
 
 # -- repeats of undeclared tools -----------------------------------------------------------------------------------------

@@ -111,22 +111,29 @@ class Checked(Memo):
         return None if outcome is None or self.lots.drew(key) else outcome
 
     async def _check(self, call: Call, inner: Inner, answer: Answer, age: float) -> None:
-        """Run a call a second time, in a context of its own, and compare what it answers. Raises cancellation only."""
-        apart.set(True)
-        leave_run()
+        """Run a call a second time and compare what it answers. Raises cancellation only: nobody is there to see more."""
         verdict: Verdict = "unclear"
         try:
-            outcome = await inner(call)
-            if outcome.fault is None:
-                verdict = answer.verdict(outcome)
+            verdict = await self._second(call, inner, answer)
+            if verdict == "differed":
+                self._distrust(call, age)
+        except Exception:
+            logger.exception("%s: a second run could not be judged", call.tool.name)
+        finally:
+            self.trials.judged(call.tool, verdict)
+
+    async def _second(self, call: Call, inner: Inner, answer: Answer) -> Verdict:
+        """Run a call in a context of its own, which is this coroutine's."""
+        apart.set(True)
+        leave_run()
+        try:
+            verdict = answer.verdict(await inner(call))
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as flow:  # a background task that lets SystemExit pass ends the program
             self._mark(call, flow)
-        finally:
-            self.trials.judged(call.tool, verdict)
-        if verdict == "differed":
-            self._distrust(call, age)
+            return "unclear"
+        return "unclear" if verdict == "failed" else verdict
 
     def _distrust(self, call: Call, age: float) -> None:
         """Remember nothing of a tool any more: first that, then what is remembered goes, so that nothing comes after."""
