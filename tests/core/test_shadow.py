@@ -305,6 +305,34 @@ def test_r22_control_without_a_look_at_the_stamps_answers_are_called_wrong(monke
     assert sum(row.differed for row in found) > 0
 
 
+def test_an_answer_that_was_found_wrong_is_compared_on_and_never_served_by_the_memo_that_comes_after():
+    shop = Shop()
+    shop.look()
+    shop.answer = "new"
+    for _ in range(3):
+        shop.look()
+    assert shop.counts("served", "differed") == (3, 3), "a memo would have been wrong three times"
+    assert len(shop.guard.entries()) == 0
+    earnest = wrap(Read("order:{order_id}", identity="look")(shop.look.__wrapped__), shop.guard.replace(mode=None))
+    assert earnest() == "new"
+
+
+def test_an_answer_that_was_found_wrong_ends_as_it_would_have():
+    endings = {
+        "a write": lambda shop: shop.change(),
+        "its time": lambda shop: shop.clock.move(60),
+        "a purge": lambda shop: shop.guard.forget(),
+    }
+    for end in endings.values():
+        shop = Shop()
+        shop.look()
+        shop.answer = "new"
+        shop.look()
+        end(shop)
+        shop.look(), shop.look()
+        assert shop.counts("served", "differed") == (2, 1)
+
+
 # -- repeats of undeclared tools -----------------------------------------------------------------------------------------
 
 

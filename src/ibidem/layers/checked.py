@@ -137,9 +137,12 @@ class Checked(Memo):
 
     def _distrust(self, call: Call, age: float) -> None:
         """Remember nothing of a tool any more: first that, then what is remembered goes, so that nothing comes after."""
-        name = call.tool.name
+        name, dropped = call.tool.name, 0
         self.trials.distrust(call.tool, REASON)
-        dropped = self.store.forget(lambda _, entry: entry.tool == name)
+        try:
+            dropped = self.store.forget(lambda _, entry: entry.tool == name)
+        except Exception:  # a database that is locked, say
+            logger.exception("%s: its entries could not all be dropped; this guard serves none of them", name)
         logger.warning(
             "%s: %s %.1f s before, and no change that was told of explains it; the tool is not remembered any more, "
             "and its entries are dropped (%d). guard.report() says what to do",

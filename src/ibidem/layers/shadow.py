@@ -2,7 +2,8 @@
 
 Every call runs. What a memo would have answered is looked up before the run and compared after it; what it would have
 stored is stored, and forgotten by changes. An entry that would have been served stays as it is, since a memo would have
-gone on serving it: stored anew after each run, it would never be older than one call.
+gone on serving it: stored anew after each run, it would never be older than one call. One that was found to be wrong is
+moved out of the store, where a guard in earnest might find it, and compared from there for as long as it would have lived.
 
 Identical calls at the same time all run too. One that a memo would have let share another's run is compared with what
 that one answered, if it has by then: waiting for it would change the timing that is being tried out.
@@ -14,7 +15,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ibidem.core import forks
@@ -102,6 +103,11 @@ class Shadow(Memo):
     tell: Callable[..., None]
     """Told of events."""
     repeats: Repeats = field(default_factory=Repeats)
+    wrong: Memory = field(init=False)
+    """Entries that were found to be wrong, and that a memo would go on serving."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wrong", Memory(max_entries=1000, max_bytes=8 * 2**20, clock=self.store.now))
 
     def __repr__(self) -> str:
         return f"Shadow({self.store!r})"
@@ -112,12 +118,11 @@ class Shadow(Memo):
             return await self._watched(call, inner)
         if call.key is None or self.store.marked(call.key.identity):
             return await self._alone(call, inner)
-        remembered = call.effect.remembered and not call.behind
-        entry = self.known(call.key, call.asking) if remembered else None
+        entry = self._would_serve(call, call.key)
         if entry is not None:
             answer = Answer.of(self, call, entry)
             age = self.store.now() - entry.stored_at
-            return await self._judged(call, inner, answer.verdict, age)
+            return await self._judged(call, inner, answer.verdict, age, entry)
         flight = None
         if self._may_share(call):
             flight = self.flights.board(call, self._joinable, self.store.stamps.now)
@@ -126,7 +131,7 @@ class Shadow(Memo):
         if flight.call is call:
             return await self._lead(call, flight, inner)
         self.flights.leave(call, flight)  # at once: it does not wait, and must not keep another's run alive
-        return await self._judged(call, inner, lambda outcome: self._beside(call, flight, outcome), 0.0)
+        return await self._judged(call, inner, lambda outcome: self._beside(call, flight, outcome))
 
     def look(self, call: Call) -> Outcome | None:  # noqa: ARG002
         """Serve nothing, whatever is remembered."""
@@ -136,8 +141,22 @@ class Shadow(Memo):
         """Serve nothing: every call goes the long way."""
         return None
 
+    def _would_serve(self, call: Call, key: Key) -> Entry | None:
+        """Give the entry that a memo would have served."""
+        if call.behind or not call.effect.remembered:
+            return None
+        wrong = self.wrong.get(key)
+        if wrong is None or wrong.snapshot < self.store.purged_at:
+            return self.known(key, call.asking)
+        return wrong if self.holds(call.asking, wrong.cells, wrong.snapshot) else self.known(key, call.asking)
+
     async def _judged(
-        self, call: Call, inner: Inner, judge: Callable[[Outcome], Verdict | None], age: float
+        self,
+        call: Call,
+        inner: Inner,
+        judge: Callable[[Outcome], Verdict | None],
+        age: float = 0.0,
+        entry: Entry | None = None,
     ) -> Outcome:
         """Run a call that a memo would have answered, and judge the answer it would have given."""
         try:
@@ -151,7 +170,17 @@ class Shadow(Memo):
         if verdict == "differed":
             reason = "a memo would have answered otherwise"
             self.tell("mismatch", call.tool.name, call.asker.conversation[1], outcome.elapsed, age, reason)
+            if entry is not None and call.key is not None:
+                self._set_aside(call.key, entry)
         return outcome
+
+    def _set_aside(self, key: Key, entry: Entry) -> None:
+        """Keep an entry that is wrong where it is compared and never served.
+
+        Put over with one that is dead already: to forget it would hold up what others are about to store.
+        """
+        self.wrong.put(key, entry)
+        self.store.put(key, replace(entry, ttl=0.0, snapshot=self.store.stamps.now()))
 
     def _beside(self, call: Call, flight: Flight, outcome: Outcome) -> Verdict | None:
         """Judge what a flight would have brought a call that did not wait for it; None: nothing, and it would have run."""
