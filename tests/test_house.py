@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "ibidem"
 FILES = sorted(SOURCE.rglob("*.py"))
-FRAMEWORKS = {"langchain_core", "langgraph", "langchain", "anthropic", "diskcache", "httpx", "rich"}
+FRAMEWORKS = {"langchain_core", "langgraph", "langchain", "anthropic", "diskcache", "httpx", "rich", "IPython", "tqdm"}
 ALLOWED = {
     "langchain_core": ("langchain/", "langgraph/", "demo/"),
     "langgraph": ("langgraph/", "demo/"),
@@ -18,7 +18,11 @@ ALLOWED = {
     "httpx": ("demo/",),
     "rich": ("demo/",),
     "anthropic": ("demo/",),
-    "diskcache": (),
+    "diskcache": ("stores/database.py",),
+    "cryptography": ("stores/records.py",),
+    "sqlite3": ("stores/database.py", "stores/reader.py", "demo/"),
+    "IPython": ("notebook.py",),
+    "tqdm": ("report/progress.py",),
 }
 
 

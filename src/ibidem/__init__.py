@@ -24,12 +24,14 @@ from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
     from ibidem.langgraph import ToolNode
+    from ibidem.stores.disk import Disk
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Bound",
     "Call",
+    "Disk",
     "Effect",
     "Entry",
     "Event",
@@ -55,9 +57,27 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import LangGraph only for those who ask for its node."""
+    """Import LangGraph only for those who ask for its node, and SQLite only for those who keep something on the disk."""
+    if name == "Disk":
+        from ibidem.stores.disk import Disk
+
+        return Disk
     if name == "ToolNode":
         from ibidem.langgraph import ToolNode
 
         return ToolNode
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Give a notebook the magic `%ibidem`. IPython calls this for `%load_ext ibidem`."""
+    from ibidem import notebook
+
+    notebook.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take the magic away. IPython calls this for `%unload_ext ibidem`."""
+    from ibidem import notebook
+
+    notebook.unload(shell)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import html
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from ibidem import options
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
@@ -13,7 +14,7 @@ from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
 from ibidem.core.effects import Effect, Pure, reject_unknown
 from ibidem.core.flights import Flights
-from ibidem.core.keys import NoExactKey, canonical
+from ibidem.core.keys import NoExactKey, canonical, veiled
 from ibidem.core.resources import read_cells
 from ibidem.core.runtime import Runtime
 from ibidem.layers.checked import Checked, Lots, apart
@@ -23,16 +24,18 @@ from ibidem.layers.shadow import Shadow
 from ibidem.options import OPTIONS
 from ibidem.questions import Questions
 from ibidem.report.events import Event, Kind, logger
+from ibidem.report.living import GUARDS
 from ibidem.report.statistics import Recorder
+from ibidem.report.tables import overview
 from ibidem.report.trials import Trials
-from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Store
 from ibidem.toolbox import Toolbox
 
 Chain = Callable[[Call], Awaitable[Outcome]]
 
 
-class Sought(NamedTuple):
+@dataclass(slots=True)
+class Sought:
     """A call before it is made."""
 
     tool: Tool
@@ -41,6 +44,8 @@ class Sought(NamedTuple):
     key: Key | None = None
     reason: str | None = None
     """Why there is no key although the effect would allow one."""
+    looked: int = -1
+    """How many flights had landed when `hit` looked for it in vain: until another lands it need not be looked for."""
 
 
 class Guard(Questions):
@@ -52,7 +57,9 @@ class Guard(Questions):
         writes: Names or globs of tools that change something: `Write()`.
         live: Names or globs of tools that are harmless and different every time: `Live()`.
         default: The effect of tools that nothing else declares. None: undeclared, which is always safe.
-        store: Where results are remembered; None: in memory, nothing touches the disk.
+        store: Where results are remembered: the name of a folder such as `".ibidem"`, a `Disk`, a `Memory`; None: in
+            memory, nothing touches the disk.
+        key: What a folder's entries are authenticated with; None: `IBIDEM_KEY`, else a file of the user's own.
         mode: None, or `"shadow"`: every call runs, and `report()` says what would have been served, and if rightly.
         check: The share of hits, such as 0.01, that are run again beside being served. A tool that answers otherwise
             than was remembered, although nothing it depends on changed, is remembered no more.
@@ -78,7 +85,8 @@ class Guard(Questions):
         writes: Sequence[str] = (),
         live: Sequence[str] = (),
         default: Effect | None = None,
-        store: Store | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
+        key: str | bytes | None = None,
         mode: Literal["shadow"] | None = None,
         check: float | None = None,
         user: UserOf | None = None,
@@ -93,7 +101,7 @@ class Guard(Questions):
         options.check(self._options)
         switch = options.switch()
         self.off = switch == "off"
-        self.store: Store = store if store is not None and switch != "memory" else Memory()
+        self.store: Store = options.store_of(self._options, switch)
         self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
         self.on_event = on_event
         self._user = user
@@ -106,6 +114,7 @@ class Guard(Questions):
             self._chain = _around(layer, self._chain)
         self.sees_every_call = bool(outside)
         self._recorder = Recorder()
+        GUARDS.add(self)
 
     def _make_memo(self, mode: Literal["shadow"] | None, check: float | None) -> Memo:
         parts = self.store, Flights(), self._not_remembered
@@ -117,15 +126,14 @@ class Guard(Questions):
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
 
     def _repr_html_(self) -> str:
-        chain = " &rarr; ".join(f"<code>{html.escape(repr(layer))}</code>" for layer in self.layers)
-        return f"<p>{chain}</p>{self.explain()._repr_html_()}{self.stats()._repr_html_()}"
+        return overview(self.layers, self.stats(), self.explain())
 
     # -- who asks -----------------------------------------------------------------------------------------------------
 
     def replace(self, **changes: Any) -> Guard:
         """Make a guard with some options changed; it shares this one's store, so that a write is seen by both."""
         reject_unknown("Guard", [name for name in changes if name not in OPTIONS], OPTIONS)
-        return Guard(**{**self._options, "store": self.store, **changes})
+        return Guard(**{**self._options, "store": self.store, "key": None, **changes})
 
     def bind(self, *, conversation: Any = None, user: Any = None) -> Bound:
         """Fix who asks; the answer is accepted wherever a guard is.
@@ -187,17 +195,25 @@ class Guard(Questions):
                 return Sought(tool, arguments, who, reason=reason)
             partition = ("user", who.user or "") if effect.scope == "user" else ("shared",)
         try:
-            return Sought(tool, arguments, who, Key(tool.identify(), partition, canonical(arguments)))
+            told = veiled(arguments, effect.secret, self.store.pepper) if effect.secret else arguments
+            return Sought(tool, arguments, who, Key(tool.identify(), partition, canonical(told)))
         except NoExactKey as problem:
             return Sought(tool, arguments, who, reason=str(problem))
 
-    def hit(self, sought: Sought) -> Outcome | None:
-        """Give what is remembered without making a call; None: make one. Called by adapters, for speed."""
+    def hit(self, sought: Sought, *, only: bool = False) -> Outcome | None:
+        """Give what is remembered without making a call; None: make one. Called by adapters, for speed.
+
+        Args:
+            sought: What is called.
+            only: Whether no call can be made: a hit is then not sent the long way to be checked.
+        """
         tool, key = sought.tool, sought.key
         if key is None or self.sees_every_call or not tool.effect.remembered or self.store.marked(key.identity):
             return None
         asking = () if isinstance(tool.effect, Pure) else sought.asker.looks_at(tool.effect.scope)
-        outcome = self._memo.glance(key, asking)
+        if not self._checked:  # a hit that is drawn is looked for again, on its long way
+            sought.looked = self._memo.flights.landings
+        outcome = (self._memo.find if only else self._memo.glance)(key, asking)
         if outcome is not None:
             self._record(tool, sought.asker.conversation[1], outcome, None)
         return outcome
@@ -220,7 +236,7 @@ class Guard(Questions):
             awaits: Whether the body is a coroutine function.
             behind: Whether an earlier call of the same turn may change what this one reads.
         """
-        tool, arguments, who, key, reason = sought
+        tool, arguments, who, key, reason = sought.tool, sought.arguments, sought.asker, sought.key, sought.reason
         effect, parent = tool.effect, current.get()
         if not effect.merge:
             return Call(tool, arguments, who, runtime, body, awaits, parent=parent)
@@ -229,7 +245,9 @@ class Guard(Questions):
             key, reason, resources = None, "its declaration failed to name the resources", ()
         pure = isinstance(effect, Pure)
         cells, asking = ((), ()) if pure else (read_cells(resources), who.looks_at(effect.scope))
-        return Call(tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent)
+        return Call(
+            tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent, sought.looked
+        )
 
     async def run(self, call: Call) -> Outcome:
         """Take a call through the layers."""

@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+from ibidem.stores.memory import Memory
+from ibidem.stores.protocol import Store
+
 OPTIONS = (
     "effects",
     "reads",
@@ -13,6 +16,7 @@ OPTIONS = (
     "live",
     "default",
     "store",
+    "key",
     "mode",
     "check",
     "user",
@@ -36,9 +40,14 @@ def check(options: Mapping[str, Any]) -> None:
         TypeError: It says what to give instead.
         ValueError: A value of the right kind that makes no sense; it lists what there is.
     """
-    store = options["store"]
-    if store is not None and not hasattr(store, "stamps"):
-        raise TypeError(f"store={store!r} is no store: give ibidem.Memory(...), or None for one of its own")
+    store, named = options["store"], isinstance(options["store"], (str, os.PathLike))
+    if store is not None and not named and not hasattr(store, "stamps"):
+        raise TypeError(
+            f"store={store!r} is no store: give the name of a folder, ibidem.Disk(...), ibidem.Memory(...), or None for "
+            "a memory of its own"
+        )
+    if options["key"] is not None and not named:
+        raise TypeError("key= goes with the name of a folder, store='.ibidem'; a store of your own takes its own key")
     _check_trial(options["mode"], options["check"])
     for name in ("user", "on_event"):
         if options[name] is not None and not callable(options[name]):
@@ -60,6 +69,23 @@ def _check_trial(mode: Any, share: Any) -> None:
         raise ValueError(f"check={share!r} is no share: give more than 0, at most 1, or None to check nothing")
     if mode == "shadow":
         raise ValueError("mode='shadow' serves nothing and compares every call: leave check= out until it is over")
+
+
+def store_of(options: Mapping[str, Any], switch: Switch) -> Store:
+    """Give the store that the options name; the disk is touched only if one of them does.
+
+    Raises:
+        OSError: The folder cannot be used as one.
+        NotImplementedError: This platform lacks what a store on the disk takes.
+    """
+    store = options["store"]
+    if store is None or switch != "":
+        return Memory()
+    if isinstance(store, (str, os.PathLike)):
+        from ibidem.stores import disk  # SQLite is not loaded for those who keep everything in memory
+
+        return disk.at(store, options["key"])
+    return cast("Store", store)
 
 
 def switch() -> Switch:

@@ -88,3 +88,15 @@ class Questions:
         if not resources:
             raise TypeError("touch() takes what changed, such as touch('order:42'), or touch('*') for everything")
         self.store.stamps.touch(write_cells(parse_answer(resources)))
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until everything that is remembered is on the disk; with a store in memory there is nothing to wait for.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            TimeoutError: It takes longer, since another process holds the database, say.
+        """
+        if (flush := getattr(self.store, "flush", None)) is not None:
+            flush(timeout)

@@ -143,9 +143,11 @@ def a_key(name: str = "x") -> Key:
 
 
 def an_entry(**changes: Any) -> Entry:
-    """Make an entry that says nothing in particular."""
+    """Make an entry that says nothing in particular, and that no change makes stale."""
     value, cells = {"id": 1, "parts": ["a", None, 2.5, True]}, read_cells(resources("order:1"))
-    plain = Entry(value, 0, cells, stored_at=1000.0, ttl=60.0, elapsed=0.25, tool="tool", conversation="1", size=200)
+    plain = Entry(
+        value, 2**62, cells, stored_at=1000.0, ttl=60.0, elapsed=0.25, tool="tool", conversation="1", size=200
+    )
     return replace(plain, **changes)
 
 
@@ -234,7 +236,9 @@ class StoreSuite:
 
         def read() -> None:
             while begun[0] < rounds:
-                store.put(a_key(), an_entry(snapshot=store.stamps.now(), value=begun[0], cells=()))
+                snapshot, value = store.stamps.now(), begun[0]
+                time.sleep(0.0002)  # or nobody ever purges between the two
+                store.put(a_key(), an_entry(snapshot=snapshot, value=value, cells=()))
 
         with eager_switching():
             in_threads(purge, read, read)

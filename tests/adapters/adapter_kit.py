@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -125,7 +126,7 @@ class Heard(BaseCallbackHandler):
         self.events.append(("end", plain(output)))
 
     def on_tool_error(self, error: BaseException, **kwargs: Any) -> None:
-        self.events.append(("error", type(error), str(error)))
+        self.events.append(("error", type(error), said(error)))
 
 
 def plain(result: Any) -> Any:
@@ -146,4 +147,9 @@ def ending(do: Callable[[], Any]) -> Any:
     try:
         return ("gave", plain(do()))
     except Exception as problem:
-        return ("raised", type(problem), str(problem))
+        return ("raised", type(problem), said(problem))
+
+
+def said(problem: BaseException) -> str:
+    """What an error says, without the advice that a wrapped tool adds to LangChain's own words."""
+    return re.sub(r" '\w+' has only an asynchronous function: .*", "", str(problem))

@@ -230,3 +230,29 @@ def test_a_second_run_writes_into_no_stream(way):
             wait(stream())
     assert shop.judged().unclear == 1
     assert written == ["written"]
+
+
+def test_a_tool_that_only_awaits_answers_a_synchronous_caller_from_the_memo_whatever_is_drawn():
+    @tool
+    async def later(key: str) -> str:
+        """Look up."""
+        return key
+
+    guard = Guard({"later": Pure()}, check=1)
+    (twin,) = ibidem.wrap([later], guard)
+    asked = call("later", {"key": "a"})
+    assert ask("async", twin, asked).content == "a"
+    assert came(ask("sync", twin, asked)) == "memo"
+
+
+def test_in_shadow_a_tool_that_only_awaits_refuses_a_synchronous_caller_as_without_a_guard():
+    @tool
+    async def later(key: str) -> str:
+        """Look up."""
+        return key
+
+    (twin,) = ibidem.wrap([later], Guard({"later": Pure()}, mode="shadow"))
+    asked = call("later", {"key": "a"})
+    assert ask("async", twin, asked).content == "a"
+    with pytest.raises(NotImplementedError):
+        ask("sync", twin, asked)

@@ -1,6 +1,7 @@
 """`Guard(mode="shadow")`: every call runs, nothing is served, and the report says what a memo would have done."""
 
 import asyncio
+import contextlib
 import json
 import threading
 import uuid
@@ -312,9 +313,38 @@ def test_an_answer_that_was_found_wrong_is_compared_on_and_never_served_by_the_m
     for _ in range(3):
         shop.look()
     assert shop.counts("served", "differed") == (3, 3), "a memo would have been wrong three times"
-    assert len(shop.guard.entries()) == 0
-    earnest = wrap(Read("order:{order_id}", identity="look")(shop.look.__wrapped__), shop.guard.replace(mode=None))
-    assert earnest() == "new"
+    assert [row.value for row in shop.guard.replace(mode=None).entries()] == ["new"]
+
+
+def test_an_answer_that_was_found_wrong_goes_even_if_the_right_one_cannot_be_stored():
+    shop = Shop()
+    shop.look()
+    shop.answer = lambda: (n for n in ())
+    shop.look()
+    assert shop.counts("served", "differed") == (1, 1)
+    assert shop.guard.replace(mode=None).entries().rows == ()
+
+
+def test_an_answer_that_was_found_wrong_is_not_on_the_disk_either(tmp_path):
+    state, runs = ["old"], []
+
+    def look(order_id="1"):
+        runs.append(1)
+        return state[0]
+
+    def asked(**options):
+        """Ask a guard that begins with what the one before it has left on the disk."""
+        with contextlib.closing(Guard(store=tmp_path / "memo", key="k" * 32, **options)) as guard:
+            tool = wrap(Read("order:{order_id}", identity="look")(look), guard)
+            with guard.conversation("t"):
+                found = [tool(), [row.value for row in guard.entries()]]
+            guard.flush()
+            return found
+
+    assert asked(mode="shadow") == ["old", ["old"]]
+    state[0] = "new"
+    assert asked(mode="shadow") == ["new", ["new"]]
+    assert asked() == ["new", ["new"]] and len(runs) == 2, "the last was served"
 
 
 def test_an_answer_that_was_found_wrong_ends_as_it_would_have():

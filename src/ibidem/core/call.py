@@ -128,6 +128,8 @@ class Call:
     """Whether an earlier call of its turn may change what it reads: it is then neither served nor merged."""
     parent: Call | None = None
     """The call in whose body it was made."""
+    looked: int = -1
+    """How many flights had landed when the memo was last looked into for it."""
     work: Work = field(default_factory=Work)
 
     @property

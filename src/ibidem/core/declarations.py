@@ -112,7 +112,7 @@ def check_fields(name: str, effect: Effect, parameters: frozenset[str] | None) -
     Raises:
         ValueError: It does; a resource that silently widened to everything would be a surprise, not a service.
     """
-    unknown = sorted(effect.fields - parameters) if parameters is not None else []
+    unknown = sorted(effect.fields.union(effect.secret) - parameters) if parameters is not None else []
     if unknown:
         has = ", ".join(sorted(parameters or ())) or "none"
         raise ValueError(

@@ -88,6 +88,8 @@ class Effect:
     merge: bool = False
     also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None
     is_error: Callable[[Any], bool] | None = None
+    secret: tuple[str, ...] = ()
+    """The arguments that stand nowhere but in the call itself: keys have a digest in their place."""
 
     def __call__(self, target: T) -> T:
         """Declare this effect on a function or tool, and return that very object."""
@@ -160,6 +162,15 @@ class Effect:
         self.scope = scope
         self.scope_spelled = True
 
+    def _set_secret(self, secret: Iterable[str]) -> None:
+        names = (secret,) if isinstance(secret, str) else tuple(secret)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"secret= names arguments, such as secret=['password'], not {secret!r}")
+        named = sorted(self.fields.intersection(names))
+        if named:
+            raise ValueError(f"{named[0]!r} is secret and names a resource: resources are kept, so it cannot be both")
+        self._keep(secret=names)
+
 
 def _name(value: Any) -> str:
     return str(getattr(value, "__name__", None) or getattr(value, "name", None) or repr(value))
@@ -177,11 +188,12 @@ class Pure(Effect):
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
         is_error: Tells whether a result reports an error; such results are not remembered.
+        secret: Names of arguments, such as passwords, that are hashed wherever they would be kept.
     """
 
     remembered = True
     merge = True
-    options = ("ttl", "scope", "identity", "is_error")
+    options = ("ttl", "scope", "identity", "is_error", "secret")
 
     def __init__(
         self,
@@ -190,11 +202,13 @@ class Pure(Effect):
         scope: Scope | None = None,
         identity: str | None = None,
         is_error: Callable[[Any], bool] | None = None,
+        secret: Iterable[str] = (),
         **unknown: Any,
     ) -> None:
         reject_unknown("Pure", unknown, self.options)
         self._keep(ttl=seconds(ttl), identity=identity, is_error=is_error)
         self._set_scope(scope)
+        self._set_secret(secret)
 
 
 class Read(Effect):
@@ -208,12 +222,13 @@ class Read(Effect):
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
         is_error: Tells whether a result reports an error; such results are not remembered.
+        secret: Names of arguments, such as passwords, that are hashed wherever they would be kept.
     """
 
     remembered = True
     merge = True
     ttl = READ_TTL
-    options = ("ttl", "also", "scope", "identity", "is_error")
+    options = ("ttl", "also", "scope", "identity", "is_error", "secret")
 
     def __init__(
         self,
@@ -223,12 +238,14 @@ class Read(Effect):
         scope: Scope | None = None,
         identity: str | None = None,
         is_error: Callable[[Any], bool] | None = None,
+        secret: Iterable[str] = (),
         **unknown: Any,
     ) -> None:
         reject_unknown("Read", unknown, self.options)
         self.resources = _specs(resources)
         self._keep(ttl=seconds(ttl), also=also, identity=identity, is_error=is_error)
         self._set_scope(scope)
+        self._set_secret(secret)
 
     def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...] | None:
         return super().touched(arguments) if self.resources else (EVERYTHING,)

@@ -89,6 +89,7 @@ class Flight:
             if self._done:
                 return
             self._done = True
+            self.table.landings += 1
             self.outcome = outcome
             if self.table._flights.get(self._key) is self:
                 del self.table._flights[self._key]
@@ -182,6 +183,8 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[Key, Flight] = {}
+        self.landings = 0
+        """Counts the flights that have ended: who has looked for a result since the last one need not look again."""
         forks.after(self)
 
     def _after_fork(self) -> None:

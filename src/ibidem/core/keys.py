@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hmac
 import json
 import json.encoder
 import uuid
@@ -120,28 +121,67 @@ class _Walk:
             return {"\0tuple": [self.exact(element, depth - 1) for element in value]}
         if kind is set or kind is frozenset:
             return {f"\0{kind.__name__}": sorted((self.exact(element, depth - 1) for element in value), key=_encode)}
-        if kind is bytes or kind is bytearray:
-            return {f"\0{kind.__name__}": value.hex()}
+        told = tagged(value, kind)
+        if told is not None:
+            return told
+        if kind is Veiled:
+            return {"\0secret": value.digest}
         if issubclass(kind, enum.Enum):
             return {"\0enum": [_type(kind), self.exact(value.name, 1), self.exact(value.value, depth - 1)]}
-        if kind in (datetime, time):
-            return {f"\0{kind.__name__}": [value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)]}
-        if kind is date:
-            return {"\0date": value.isoformat()}
-        if kind is timedelta:
-            return {"\0timedelta": [value.days, value.seconds, value.microseconds]}
-        if kind is Decimal:
-            return {"\0decimal": str(value)}
-        if kind is complex:
-            return {"\0complex": [value.real, value.imag]}
-        if kind is uuid.UUID:
-            return {"\0uuid": value.hex}
         if issubclass(kind, PurePath) and kind.__module__.startswith("pathlib"):
             return {"\0path": [_type(kind), str(value)]}
         fields = _fields(value, kind)
         if fields is None:
             raise NoExactKey(f"a value of type {_type(kind)} has no exact encoding")
         return {"\0object": [_type(kind), {name: self.exact(field, depth - 1) for name, field in fields}]}
+
+
+def tagged(value: Any, kind: type) -> dict[str, Any] | None:
+    """Write a value of one of the standard library's plain types as a tagged object; None for any other type.
+
+    Raises:
+        NoExactKey: Its time zone has no exact encoding.
+    """
+    if kind is bytes or kind is bytearray:
+        return {f"\0{kind.__name__}": value.hex()}
+    if kind in (datetime, time):
+        return {f"\0{kind.__name__}": [value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)]}
+    if kind is date:
+        return {"\0date": value.isoformat()}
+    if kind is timedelta:
+        return {"\0timedelta": [value.days, value.seconds, value.microseconds]}
+    if kind is Decimal:
+        return {"\0decimal": str(value)}
+    if kind is complex:
+        return {"\0complex": [value.real, value.imag]}
+    if kind is uuid.UUID:
+        return {"\0uuid": value.hex}
+    return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Veiled:
+    """What stands in a key for an argument that was declared secret."""
+
+    digest: str
+
+    @classmethod
+    def of(cls, value: Any, pepper: bytes) -> Veiled:
+        """Hash a value so that who does not know the pepper can neither read nor guess it.
+
+        Raises:
+            NoExactKey: It has no exact encoding.
+        """
+        return cls(hmac.digest(pepper, exact(value), "sha256").hex())
+
+
+def veiled(arguments: Mapping[str, Any], secret: Iterable[str], pepper: bytes) -> dict[str, Any]:
+    """Give the arguments with the secret ones hashed.
+
+    Raises:
+        NoExactKey: A secret one has no exact encoding.
+    """
+    return {**arguments, **{name: Veiled.of(arguments[name], pepper) for name in secret if name in arguments}}
 
 
 def _fields(value: Any, kind: type) -> Iterable[tuple[str, Any]] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import ToolMessage
@@ -62,6 +63,12 @@ class Note:
 
 note: ContextVar[Note | None] = ContextVar("ibidem_note", default=None)
 """Where the outcome of the tool call under way is to be put."""
+
+
+_ADVICE = (
+    "{!r} has only an asynchronous function: `await tool.ainvoke(...)`, or `await graph.ainvoke(...)` for the graph that "
+    "it is in. The cells of a notebook can await; elsewhere, asyncio.run(...) can."
+)
 
 
 class Binding:
@@ -132,6 +139,8 @@ class Binding:
         """Take a call through the guard in this thread."""
         if self._is_inside():
             return run(*args, **kwargs)
+        if self.shape.only_awaits:
+            return self._ended(self._refused(run, args, kwargs))
         call = self._prepared(run, args, kwargs, BLOCKING, awaits=False)
         return self._ended(run_blocking(self.guard.run(call)))
 
@@ -170,6 +179,25 @@ class Binding:
                 copied, copies = private((args, arguments))
                 own = copied, {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
         return call
+
+    def _refused(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+        """Answer a synchronous call of a tool that only awaits: from the memo, or with LangChain's error and advice.
+
+        It leads no flight: whoever joined would be given its error, and he awaits.
+        """
+        sought = self.guard.seek(self.tool, self.shape.named(args, kwargs), given=self.bound.given)
+        known = None if _behind.get() else self.guard.hit(sought, only=True)
+        if known is not None:
+            return known
+
+        def body() -> Any:
+            try:
+                return run(*args, **kwargs)
+            except NotImplementedError as problem:
+                raise NotImplementedError(f"{problem} {_ADVICE.format(self.tool.name)}") from None
+
+        sought = replace(sought, key=None, reason=sought.reason or "it was called synchronously and only awaits")
+        return run_blocking(self.guard.run(self.guard.prepare(sought, body, BLOCKING)))
 
     def _ended(self, outcome: Outcome) -> Any:
         carrier = note.get()

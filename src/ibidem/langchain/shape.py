@@ -62,6 +62,12 @@ class Shape:
         self.quick = self._quick()
         """Validates the raw arguments of a tool call exactly as the tool would; None where that takes the tool itself."""
 
+    @property
+    def only_awaits(self) -> bool:
+        """Whether a synchronous call of it can only fail: it is made of a coroutine function alone."""
+        runs_function = self._class._run in (StructuredTool._run, SingleInputTool._run)
+        return runs_function and not getattr(self._tool, "func", None)
+
     @staticmethod
     def answers_itself(tool_class: type[BaseTool]) -> bool:
         """Whether a class runs its calls itself instead of leaving that to LangChain."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ibidem.core import forks
 from ibidem.core.asker import leave_run
 from ibidem.core.call import Call, Inner, Key, Outcome, Work
+from ibidem.core.pool import POOL
 from ibidem.core.resources import Cell
 from ibidem.layers.comparing import Answer
 from ibidem.layers.memo import Memo
@@ -116,7 +117,8 @@ class Checked(Memo):
         try:
             verdict = await self._second(call, inner, answer)
             if verdict == "differed":
-                self._distrust(call, age)
+                self.trials.distrust(call.tool, REASON)  # first: nothing of it is served or stored from here on
+                POOL.submit(lambda: self._drop(call, age))  # a store may take its time, and this may be a loop
         except Exception:
             logger.exception("%s: a second run could not be judged", call.tool.name)
         finally:
@@ -135,10 +137,9 @@ class Checked(Memo):
             return "unclear"
         return "unclear" if verdict == "failed" else verdict
 
-    def _distrust(self, call: Call, age: float) -> None:
-        """Remember nothing of a tool any more: first that, then what is remembered goes, so that nothing comes after."""
+    def _drop(self, call: Call, age: float) -> None:
+        """Drop what is remembered of a tool that is not to be trusted, and tell."""
         name, dropped = call.tool.name, 0
-        self.trials.distrust(call.tool, REASON)
         try:
             dropped = self.store.forget(lambda _, entry: entry.tool == name)
         except Exception:  # a database that is locked, say

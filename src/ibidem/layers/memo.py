@@ -38,17 +38,20 @@ class Memo:
     async def __call__(self, call: Call, inner: Inner, /) -> Outcome:
         if call.effect.changes:
             return await self._change(call, inner)
+        looked = call.looked
         while call.key is not None and not self.store.marked(call.key.identity):
-            outcome = self.look(call)
-            if outcome is not None:
-                return outcome
+            if looked != self.flights.landings:
+                looked = self.flights.landings  # before looking: what lands meanwhile is looked for again
+                outcome = self.look(call)
+                if outcome is not None:
+                    return outcome
             if not self._may_share(call):
                 break
             flight = self.flights.board(call, self._joinable, self.store.stamps.now)
             if flight is None:
                 break
             if flight.call is call:
-                return await self._lead(call, flight, inner)
+                return await self._lead(call, flight, inner, looked)
             try:
                 await call.runtime.wait(flight)
             finally:
@@ -110,9 +113,9 @@ class Memo:
             self._mark(call, flow)
             raise
 
-    async def _lead(self, call: Call, flight: Flight, inner: Inner) -> Outcome:
+    async def _lead(self, call: Call, flight: Flight, inner: Inner, looked: int) -> Outcome:
         try:
-            outcome = self.look(call)
+            outcome = self.look(call) if looked != self.flights.landings else None
             if outcome is not None:
                 flight.land(None)  # what was found may be too old for those who wait: they look themselves
                 return outcome

@@ -2,8 +2,9 @@
 
 Every call runs. What a memo would have answered is looked up before the run and compared after it; what it would have
 stored is stored, and forgotten by changes. An entry that would have been served stays as it is, since a memo would have
-gone on serving it: stored anew after each run, it would never be older than one call. One that was found to be wrong is
-moved out of the store, where a guard in earnest might find it, and compared from there for as long as it would have lived.
+gone on serving it: stored anew after each run, it would never be older than one call. One that was found to be wrong
+makes room in the store for what the run answered, since a guard in earnest may be the next to look there; it is compared
+from elsewhere for as long as it would have lived.
 
 Identical calls at the same time all run too. One that a memo would have let share another's run is compared with what
 that one answered, if it has by then: waiting for it would change the timing that is being tried out.
@@ -15,7 +16,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ibidem.core import forks
@@ -29,6 +30,7 @@ from ibidem.core.flights import Flight
 from ibidem.core.keys import canonical
 from ibidem.layers.comparing import Answer
 from ibidem.layers.memo import Memo
+from ibidem.report.events import logger
 from ibidem.report.trials import Trials, Verdict
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry
@@ -129,17 +131,15 @@ class Shadow(Memo):
         if flight is None:
             return await self._alone(call, inner)
         if flight.call is call:
-            return await self._lead(call, flight, inner)
+            return await self._lead(call, flight, inner, call.looked)
         self.flights.leave(call, flight)  # at once: it does not wait, and must not keep another's run alive
         return await self._judged(call, inner, lambda outcome: self._beside(call, flight, outcome))
 
-    def look(self, call: Call) -> Outcome | None:  # noqa: ARG002
+    def find(self, key: Key, asking: Any) -> Outcome | None:  # noqa: ARG002
         """Serve nothing, whatever is remembered."""
         return None
 
-    def glance(self, key: Key, asking: Any) -> Outcome | None:  # noqa: ARG002
-        """Serve nothing: every call goes the long way."""
-        return None
+    glance = find
 
     def _would_serve(self, call: Call, key: Key) -> Entry | None:
         """Give the entry that a memo would have served."""
@@ -159,6 +159,7 @@ class Shadow(Memo):
         entry: Entry | None = None,
     ) -> Outcome:
         """Run a call that a memo would have answered, and judge the answer it would have given."""
+        run = Flight(self.flights, call, self.store.stamps.now())  # nobody boards it
         try:
             outcome = await self._alone(call, inner)
         except BaseException:
@@ -170,17 +171,22 @@ class Shadow(Memo):
         if verdict == "differed":
             reason = "a memo would have answered otherwise"
             self.tell("mismatch", call.tool.name, call.asker.conversation[1], outcome.elapsed, age, reason)
-            if entry is not None and call.key is not None:
-                self._set_aside(call.key, entry)
+            if entry is not None:
+                self._set_aside(call, entry, run, outcome)
         return outcome
 
-    def _set_aside(self, key: Key, entry: Entry) -> None:
-        """Keep an entry that is wrong where it is compared and never served.
-
-        Put over with one that is dead already: to forget it would hold up what others are about to store.
-        """
+    def _set_aside(self, call: Call, entry: Entry, run: Flight, outcome: Outcome) -> None:
+        """Keep an entry that is wrong where it is compared and never served, and what a run answered in its place."""
+        key = call.key
+        assert key is not None  # noqa: S101
         self.wrong.put(key, entry)
-        self.store.put(key, replace(entry, ttl=0.0, snapshot=self.store.stamps.now()))
+        try:
+            self._keep(call, run, outcome)
+            kept = self.store.get(key)
+            if kept is not None and same(kept.value, entry.value) is not False:  # the other could not be stored
+                self.store.forget(lambda other, _: other == key)
+        except Exception:
+            logger.exception("%s: a wrong answer could not be taken out of the store", call.tool.name)
 
     def _beside(self, call: Call, flight: Flight, outcome: Outcome) -> Verdict | None:
         """Judge what a flight would have brought a call that did not wait for it; None: nothing, and it would have run."""

@@ -6,9 +6,11 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ibidem.core import forks
 from ibidem.report import views
+from ibidem.report.words import counted, duration
 
 
 @dataclass(slots=True)
@@ -84,17 +86,33 @@ class Stats:
     def uncacheable(self) -> Counter[str]:
         return self.total.uncacheable
 
+    @property
+    def headline(self) -> str:
+        """Say in a sentence what came of the calls."""
+        total = self.total
+        if not total.calls:
+            return "no calls yet"
+        failed = f" ({total.failed:,} failed)" if total.failed else ""
+        ran = f"{total.ran:,} of {counted(total.calls, 'call')} reached a tool{failed}"
+        rest = [
+            f"{total.memo:,} {_were(total.memo)} answered from the memo" if total.memo else "",
+            f"{total.shared:,} shared another call's run" if total.shared else "",
+            f"{total.stopped:,} {_were(total.stopped)} interrupted" if total.stopped else "",
+            f"{duration(total.saved_seconds)} saved" if total.saved else "",
+        ]
+        return "; ".join(filter(None, [ran, ", ".join(filter(None, rest))]))
+
     def _table(self) -> views.Table:
-        rows = []
-        for name, each in [*sorted(self.tools.items()), ("total", self.total)]:
-            reasons = "; ".join(f"{count} x {reason}" for reason, count in each.uncacheable.most_common())
-            saved = f"{each.saved_seconds:.3f}"
-            counts = [each.calls, each.ran, each.memo, each.shared, each.failed, each.stopped]
-            rows.append([name, *counts, saved, reasons])
+        most = max((each.calls for each in self.tools.values()), default=0)
+        rows = [_row(name, each, most) for name, each in sorted(self.tools.items())]
+        several = len(rows) > 1
+        if several:
+            rows.append([*_row("total", self.total, self.calls)[:-1], ""])  # the reasons stand above already
         return views.Table(
-            "ibidem: calls and where their results came from",
-            ["tool", "calls", "ran", "memo", "shared", "failed", "stopped", "saved s", "not remembered"],
+            f"ibidem: {self.headline}",
+            ["tool", "", "calls", "ran", "memo", "shared", "failed", "stopped", "saved s", "not remembered"],
             rows,
+            has_total=several,
         )
 
     def __str__(self) -> str:
@@ -104,6 +122,17 @@ class Stats:
 
     def _repr_html_(self) -> str:
         return self._table().html()
+
+
+def _row(name: str, each: ToolStats, whole: int) -> list[Any]:
+    bar = views.Bar({"ran": each.ran, "memo": each.memo, "shared": each.shared}, whole)
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in each.uncacheable.most_common())
+    counts = [each.calls, each.ran, each.memo, each.shared, each.failed, each.stopped]
+    return [name, bar, *counts, f"{each.saved_seconds:.3f}", reasons]
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 class Recorder:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ibidem.core.call import Key, Tool
 from ibidem.core.effects import Pure
-from ibidem.report.views import Table
+from ibidem.report import views
+from ibidem.report.words import amount, counted, cut, representation
 from ibidem.stores.protocol import Entry
 
 Row = TypeVar("Row")
@@ -89,38 +90,47 @@ class _Rows(Generic[Row]):
     def _repr_html_(self) -> str:
         return self._table().html()
 
-    def _table(self) -> Table:
+    def _table(self) -> views.Table:
         raise NotImplementedError
 
 
 class Explanation(_Rows[Explained]):
     """What a guard knows of tools."""
 
-    def _table(self) -> Table:
+    def _table(self) -> views.Table:
+        rows = [
+            [row.tool, row.effect, row.declared, row.ttl, row.scope, views.Long(row.identity, 20), row.note]
+            for row in self.rows[: views.ROWS]
+        ]
         names = ["tool", "effect", "declared", "ttl", "scope", "identity", "note"]
-        return Table("ibidem: what is declared", names, [[getattr(row, name) for name in names] for row in self.rows])
+        title = f"ibidem: what is declared of {counted(len(self.rows), 'tool')}" if rows else "ibidem: tools"
+        return views.Table(title, names, rows, len(self.rows) - len(rows))
 
 
 class Entries(_Rows[EntryView]):
     """What a guard remembers."""
 
-    def _table(self) -> Table:
+    def _table(self) -> views.Table:
         rows = [
             [
                 row.tool,
-                _short(row.arguments),
+                views.Long(row.arguments),
                 row.conversation,
                 row.scope,
                 f"{row.age:.1f}",
                 "until a write" if row.ttl is None else f"{row.ttl:g}",
                 row.size,
-                _short(repr(row.value)),
+                views.Long(representation(row.value)),
             ]
-            for row in self.rows
+            for row in self.rows[: views.ROWS]
         ]
         names = ["tool", "arguments", "conversation", "scope", "age s", "ttl s", "bytes", "value"]
-        return Table("ibidem: what is remembered", names, rows)
+        held = f"{counted(len(self.rows), 'result')}, {amount(sum(row.size for row in self.rows))}"
+        title = f"ibidem: {held} remembered" if rows else "ibidem: what is remembered"
+        return views.Table(title, names, rows, len(self.rows) - len(rows))
 
 
-def _short(text: str, limit: int = 60) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def overview(layers: Iterable[Any], *answers: Any) -> str:
+    """Draw the layers that a call passes, in order, and answers of a guard below them."""
+    chain = " &rarr; ".join(f"<code>{views.escaped(cut(representation(layer), 300))}</code>" for layer in layers)
+    return views.page(f"<div>call &rarr; {chain} &rarr; tool</div>") + "".join(each._repr_html_() for each in answers)

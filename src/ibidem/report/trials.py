@@ -16,8 +16,8 @@ from ibidem.core.call import Tool
 from ibidem.core.effects import Effect, Pure, Read, Undeclared
 from ibidem.core.resources import Template
 from ibidem.report.statistics import Stats
-from ibidem.report.tables import _Rows, _short
-from ibidem.report.views import Table
+from ibidem.report.tables import _Rows
+from ibidem.report.views import ROWS, Long, Table, page
 
 Kind = Literal["shadow", "check"]
 
@@ -82,8 +82,9 @@ class Report(_Rows[Trial]):
             "changed": "repeats differed",
             "advice": "what to do",
         }
-        rows = [[_cell(name, getattr(row, name)) for name in names] for row in self.rows]
-        return Table("ibidem: answers from memory beside those of a run", list(names.values()), rows)
+        rows = [[_cell(name, getattr(row, name)) for name in names] for row in self.rows[:ROWS]]
+        title = "ibidem: answers from memory beside those of a run"
+        return Table(title, list(names.values()), rows, len(self.rows) - len(rows))
 
     def __repr__(self) -> str:
         if not self.rows:
@@ -91,11 +92,11 @@ class Report(_Rows[Trial]):
         return f"{self._table().text()}\n{_NOTE}"
 
     def _repr_html_(self) -> str:
-        return f"{self._table().html()}<p>{_NOTE}</p>" if self.rows else f"<p>{self!r}</p>"
+        return f"{self._table().html()}{page(f'<div>{_NOTE}</div>')}" if self.rows else page(f"<div>{self!r}</div>")
 
 
 def _cell(name: str, value: object) -> object:
-    return _short(str(value)) if name in ("effect", "resources") else value
+    return Long(str(value)) if name in ("effect", "resources") else value
 
 
 @dataclass(slots=True)

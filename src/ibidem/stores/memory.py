@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -34,6 +35,7 @@ class Memory:
                 raise ValueError(f"{name}={value!r} makes no sense: give a whole number from 1")
         self.stamps = MemoryStamps()
         self.now = clock
+        self.pepper = secrets.token_bytes(32)
         self.purged_at = 0
         self.evicted = 0
         """Live entries that made room for others."""

@@ -51,6 +51,11 @@ class Store(Protocol):
         ...
 
     @property
+    def pepper(self) -> bytes:
+        """What secret arguments are hashed with: nobody else's, and the same wherever an entry is to be found again."""
+        ...
+
+    @property
     def purged_at(self) -> int:
         """The number of the last `forget` in the sequence: what was read before it is neither kept nor joined."""
         ...
