@@ -17,6 +17,7 @@ from ibidem.core.faults import Fault
 from ibidem.guard import Bound, Guard
 from ibidem.report.events import Event, IbidemWarning
 from ibidem.report.statistics import Stats
+from ibidem.report.trials import Report
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
 from ibidem.wrapping import guard_of, wrap
@@ -45,6 +46,7 @@ __all__ = [
     "Outcome",
     "Pure",
     "Read",
+    "Report",
     "Stats",
     "Store",
     "ToolNode",

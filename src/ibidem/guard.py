@@ -6,25 +6,29 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ibidem import options
-from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, name_of, resumes, running_config, user_of
+from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
 from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
 from ibidem.core.effects import Effect, Pure, reject_unknown
 from ibidem.core.flights import Flights
 from ibidem.core.keys import NoExactKey, canonical, veiled
-from ibidem.core.resources import Cell, parse_answer, read_cells, write_cells
+from ibidem.core.resources import read_cells
 from ibidem.core.runtime import Runtime
+from ibidem.layers.checked import Checked, Lots, apart
 from ibidem.layers.execute import Execute
 from ibidem.layers.memo import Memo
+from ibidem.layers.shadow import Shadow
 from ibidem.options import OPTIONS
+from ibidem.questions import Questions
 from ibidem.report.events import Event, Kind, logger
 from ibidem.report.living import GUARDS
-from ibidem.report.statistics import Recorder, Stats
-from ibidem.report.tables import Entries, EntryView, Explained, Explanation, overview
-from ibidem.stores.protocol import Entry, Store
+from ibidem.report.statistics import Recorder
+from ibidem.report.tables import overview
+from ibidem.report.trials import Trials
+from ibidem.stores.protocol import Store
 from ibidem.toolbox import Toolbox
 
 Chain = Callable[[Call], Awaitable[Outcome]]
@@ -44,7 +48,7 @@ class Sought:
     """How many flights had landed when `hit` looked for it in vain: until another lands it need not be looked for."""
 
 
-class Guard:
+class Guard(Questions):
     """Everything that stands between a model's tool calls and the tools.
 
     Args:
@@ -56,6 +60,9 @@ class Guard:
         store: Where results are remembered: the name of a folder such as `".ibidem"`, a `Disk`, a `Memory`; None: in
             memory, nothing touches the disk.
         key: What a folder's entries are authenticated with; None: `IBIDEM_KEY`, else a file of the user's own.
+        mode: None, or `"shadow"`: every call runs, and `report()` says what would have been served, and if rightly.
+        check: The share of hits, such as 0.01, that are run again beside being served. A tool that answers otherwise
+            than was remembered, although nothing it depends on changed, is remembered no more.
         user: `(config, context) -> user`: tells whose call it is, for `scope="user"`.
         trust_mcp: Whether to believe an MCP server that says a tool only reads. A hint is a claim of the server's.
         outside: Layers around the memo: they see every call.
@@ -64,7 +71,7 @@ class Guard:
 
     Raises:
         TypeError: An unknown option, or a value of the wrong kind.
-        ValueError: Contradicting declarations.
+        ValueError: Contradicting declarations, or a value that makes no sense.
 
     The environment variable `IBIDEM` overrides every guard: `off` lets calls pass untouched, `memory` keeps results in
     memory whatever `store` says.
@@ -80,6 +87,8 @@ class Guard:
         default: Effect | None = None,
         store: Store | str | os.PathLike[str] | None = None,
         key: str | bytes | None = None,
+        mode: Literal["shadow"] | None = None,
+        check: float | None = None,
         user: UserOf | None = None,
         trust_mcp: bool = False,
         outside: Sequence[Layer] = (),
@@ -96,7 +105,9 @@ class Guard:
         self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
         self.on_event = on_event
         self._user = user
-        self._memo = Memo(self.store, Flights(), self._not_remembered)
+        self.trials = Trials("shadow" if mode else "check" if check else None)
+        self._checked = check is not None
+        self._memo = self._make_memo(mode, check)
         self.layers: tuple[Any, ...] = (*outside, self._memo, *inside, Execute())
         self._chain: Chain = Execute()
         for layer in reversed(self.layers[:-1]):
@@ -104,6 +115,12 @@ class Guard:
         self.sees_every_call = bool(outside)
         self._recorder = Recorder()
         GUARDS.add(self)
+
+    def _make_memo(self, mode: Literal["shadow"] | None, check: float | None) -> Memo:
+        parts = self.store, Flights(), self._not_remembered
+        if mode is not None:
+            return Shadow(*parts, self.trials, self._tell)
+        return Memo(*parts) if check is None else Checked(*parts, self.trials, self._tell, Lots(check))
 
     def __repr__(self) -> str:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
@@ -162,8 +179,11 @@ class Guard:
             if effect.changes and who.user is None and self._user is not None:
                 who = who._replace(user=user_of(self._user, config))
             return Sought(tool, arguments, who)
-        if tool.reason is not None:
-            return Sought(tool, arguments, who, reason=tool.reason)
+        reason = tool.reason
+        if self._checked and reason is None:
+            reason = self.trials.distrusted.get(tool.name)
+        if reason is not None:
+            return Sought(tool, arguments, who, reason=reason)
         if resumes(configurable):
             return Sought(tool, arguments, who, reason="it runs again after a person was asked")
         partition: tuple[str, ...] = who.conversation
@@ -180,14 +200,20 @@ class Guard:
         except NoExactKey as problem:
             return Sought(tool, arguments, who, reason=str(problem))
 
-    def hit(self, sought: Sought) -> Outcome | None:
-        """Give what is remembered without making a call; None: make one. Called by adapters, for speed."""
+    def hit(self, sought: Sought, *, only: bool = False) -> Outcome | None:
+        """Give what is remembered without making a call; None: make one. Called by adapters, for speed.
+
+        Args:
+            sought: What is called.
+            only: Whether no call can be made: a hit is then not sent the long way to be checked.
+        """
         tool, key = sought.tool, sought.key
         if key is None or self.sees_every_call or not tool.effect.remembered or self.store.marked(key.identity):
             return None
         asking = () if isinstance(tool.effect, Pure) else sought.asker.looks_at(tool.effect.scope)
-        sought.looked = self._memo.flights.landings
-        outcome = self._memo.find(key, asking)
+        if not self._checked:  # a hit that is drawn is looked for again, on its long way
+            sought.looked = self._memo.flights.landings
+        outcome = (self._memo.find if only else self._memo.glance)(key, asking)
         if outcome is not None:
             self._record(tool, sought.asker.conversation[1], outcome, None)
         return outcome
@@ -225,6 +251,8 @@ class Guard:
 
     async def run(self, call: Call) -> Outcome:
         """Take a call through the layers."""
+        if self._checked and apart.get():
+            return await self._chain(call)  # made by a second run: nobody's call
         try:
             outcome = await self._chain(call)
         except BaseException as flow:
@@ -255,78 +283,6 @@ class Guard:
             self.on_event(Event(kind, tool, conversation, elapsed, age, reason))
         except Exception:
             logger.exception("on_event failed; the call goes on")
-
-    # -- answering questions --------------------------------------------------------------------------------------
-
-    def stats(self) -> Stats:
-        """Count calls, where their results came from, and what was saved."""
-        return self._recorder.snapshot()
-
-    def explain(self, target: Any = None) -> Explanation:
-        """Say, for each tool, its effect, where that was declared, and how its results are kept apart.
-
-        Args:
-            target: A tool, a list, a node or a graph, wrapped or not; None: every tool this guard has met.
-        """
-        if target is None:
-            tools: Mapping[str, Tool] = self.toolbox.tools
-        else:
-            from ibidem.wrapping import adapt  # wrapping needs the guard; the guard needs it for this answer only
-
-            with self.toolbox.looking() as tools:
-                adapt(target, Bound(self, NOBODY))
-        return Explanation(tuple(Explained.of(tool) for _, tool in sorted(tools.items())))
-
-    def entries(self) -> Entries:
-        """List what would be served, newest first."""
-        now, stamps = self.store.now(), self.store.stamps
-
-        def holds(key: Key, entry: Entry) -> bool:
-            own: tuple[Cell, ...] = (("conversation", *key.partition),) if len(key.partition) > 1 else ()
-            return not entry.cells or stamps.fresh((*entry.cells, *own), entry.snapshot)
-
-        found = [EntryView.of(key, entry, now) for key, entry in self.store.entries() if holds(key, entry)]
-        return Entries(tuple(sorted(found, key=lambda entry: entry.age)))
-
-    def forget(self, *, conversation: Any = None, user: Any = None, tool: str | None = None) -> int:
-        """Drop what is remembered, and what reads under way were about to add; say how many entries that were.
-
-        Without arguments everything is dropped; with several, what all of them name.
-
-        Args:
-            conversation: Only what this conversation read.
-            user: Only what is kept for this user: results of `scope="user"`.
-            tool: Only results of the tool of this name.
-        """
-        whose = None if user is None else ("user", name_of(user, "user"))
-
-        def unwanted(key: Key, entry: Entry) -> bool:
-            read_there = conversation is None or entry.conversation == str(conversation)
-            return read_there and whose in (None, key.partition) and tool in (None, entry.tool)
-
-        return self.store.forget(unwanted)
-
-    def touch(self, *resources: str | tuple[str, ...]) -> None:
-        """Tell of a change that no call made: what depends on these resources is forgotten.
-
-        Args:
-            *resources: Such as `"order:42"`, `"order:*"`, or a tuple of literal segments.
-        """
-        if not resources:
-            raise TypeError("touch() takes what changed, such as touch('order:42'), or touch('*') for everything")
-        self.store.stamps.touch(write_cells(parse_answer(resources)))
-
-    def flush(self, timeout: float = 30.0) -> None:
-        """Wait until everything that is remembered is on the disk; with a store in memory there is nothing to wait for.
-
-        Args:
-            timeout: Seconds.
-
-        Raises:
-            TimeoutError: It takes longer, since another process holds the database, say.
-        """
-        if (flush := getattr(self.store, "flush", None)) is not None:
-            flush(timeout)
 
     def close(self) -> None:
         """Let go of the store."""

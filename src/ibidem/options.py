@@ -17,6 +17,8 @@ OPTIONS = (
     "default",
     "store",
     "key",
+    "mode",
+    "check",
     "user",
     "trust_mcp",
     "outside",
@@ -24,6 +26,9 @@ OPTIONS = (
     "on_event",
 )
 """What `Guard` and `wrap` take."""
+
+MODES = ("shadow",)
+"""What `mode` may be beside None."""
 
 Switch = Literal["", "off", "memory"]
 
@@ -33,6 +38,7 @@ def check(options: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: It says what to give instead.
+        ValueError: A value of the right kind that makes no sense; it lists what there is.
     """
     store, named = options["store"], isinstance(options["store"], (str, os.PathLike))
     if store is not None and not named and not hasattr(store, "stamps"):
@@ -42,6 +48,7 @@ def check(options: Mapping[str, Any]) -> None:
         )
     if options["key"] is not None and not named:
         raise TypeError("key= goes with the name of a folder, store='.ibidem'; a store of your own takes its own key")
+    _check_trial(options["mode"], options["check"])
     for name in ("user", "on_event"):
         if options[name] is not None and not callable(options[name]):
             raise TypeError(f"{name}= is a callable, not {options[name]!r}")
@@ -49,6 +56,19 @@ def check(options: Mapping[str, Any]) -> None:
         layers = options[name]
         if callable(layers) or not all(callable(layer) for layer in layers):
             raise TypeError(f"{name}= is a list of layers, async callables (call, inner) -> Outcome, not {layers!r}")
+
+
+def _check_trial(mode: Any, share: Any) -> None:
+    if mode is not None and mode not in MODES:
+        raise ValueError(f"mode={mode!r} is unknown: it is None or one of {', '.join(map(repr, MODES))}")
+    if share is None:
+        return
+    if isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise TypeError(f"check= is the share of hits to run again, such as 0.01, or None, not {share!r}")
+    if not 0 < share <= 1:
+        raise ValueError(f"check={share!r} is no share: give more than 0, at most 1, or None to check nothing")
+    if mode == "shadow":
+        raise ValueError("mode='shadow' serves nothing and compares every call: leave check= out until it is over")
 
 
 def store_of(options: Mapping[str, Any], switch: Switch) -> Store:

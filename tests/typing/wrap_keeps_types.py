@@ -10,7 +10,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 
 import ibidem
-from ibidem import Bound, Effect, Event, Guard, Outcome, Pure, Read, Stats
+from ibidem import Bound, Effect, Event, Guard, Outcome, Pure, Read, Report, Stats
 
 if TYPE_CHECKING:
     Graph = CompiledStateGraph[Any, Any, Any, Any]
@@ -66,7 +66,8 @@ def questions(guard: Guard, node: ToolNode) -> None:
     assert_type(ibidem.guard_of(node), Guard | None)
     assert_type(guard.stats(), Stats)
     assert_type(guard.stats().saved, int)
-    assert_type(guard.forget(conversation="t"), int)
+    assert_type(guard.forget(conversation="t", user="ann"), int)
+    assert_type(guard.report(), Report)
     assert_type(guard.bind(user="ann"), Bound)
     assert_type([row.tool for row in guard.explain()], list[str])
     with guard.conversation("t", user="ann") as bound:

@@ -69,6 +69,20 @@ def running_config() -> Mapping[str, Any]:
     return (module.var_child_runnable_config.get() or {}) if module is not None else {}
 
 
+def leave_run() -> None:
+    """Take what runs in this context out of LangGraph's run.
+
+    What is left of the run's plumbing would let it take the answer that a person gave to another call, or write into
+    the stream of a run that goes on. What the user put into the configuration stays.
+    """
+    config, module = running_config(), sys.modules.get("langchain_core.runnables.config")
+    if module is None or not config:
+        return
+    configurable = config.get("configurable") or {}
+    own = {name: value for name, value in configurable.items() if not name.startswith("__pregel_")}
+    module.var_child_runnable_config.set({**config, "configurable": own, "callbacks": None})
+
+
 def asker(given: Given, configurable: Mapping[str, Any]) -> Asker:
     """Find who asks; the user only as far as it was given."""
     around = ambient.get()

@@ -188,16 +188,16 @@ def _fields(value: Any, kind: type) -> Iterable[tuple[str, Any]] | None:
     """Give the whole state of a dataclass or pydantic model; None for anything else or anything more."""
     if dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
-        if set(getattr(value, "__dict__", ())) <= set(names) and _holds_no_more(kind, names):
+        if set(getattr(value, "__dict__", ())) <= set(names) and holds_no_more(kind, names):
             return [(name, getattr(value, name)) for name in names]
     elif hasattr(kind, "__pydantic_validator__") and hasattr(value, "__pydantic_fields_set__"):
         given = sorted(value.__pydantic_fields_set__)
-        if not value.__pydantic_private__ and _holds_no_more(kind, ()):
+        if not value.__pydantic_private__ and holds_no_more(kind, ()):
             return [("\0set", given), ("\0extra", value.__pydantic_extra__), *vars(value).items()]
     return None
 
 
-def _holds_no_more(kind: type, names: Iterable[str]) -> bool:
+def holds_no_more(kind: type, names: Iterable[str]) -> bool:
     """Whether no base class keeps something beside the named fields: as `str` and `list` do, or `__slots__`."""
     for base in kind.__mro__[:-1]:
         if not base.__flags__ & _PYTHON_CLASS:

@@ -8,9 +8,10 @@ synchronous caller's back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ibidem.core.call import Call, Outcome, within
@@ -44,6 +45,21 @@ class Runtime(Protocol):
         """Run the tool itself, in the body of the call."""
         ...
 
+    def beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], bool]:
+        """Run something that the caller does not wait for, in a copy of its context.
+
+        Args:
+            work: It raises nothing but cancellation, and reaches the world through a runtime of this kind.
+
+        Returns:
+            A function that tells whether it still goes on.
+        """
+        ...
+
+
+_beside: set[asyncio.Task[None]] = set()
+"""What runs beside its caller: a loop refers to its tasks weakly, and one could be gone before it has ended."""
+
 
 class AsyncioRuntime:
     """Serves callers on an event loop."""
@@ -66,6 +82,21 @@ class AsyncioRuntime:
             with within(call):
                 return await call.body()
         return await self._offload(call)
+
+    def beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], bool]:
+        async def later() -> None:
+            await asyncio.sleep(0)  # an eager loop begins tasks at once, while the caller waits
+            await work()
+
+        loop = asyncio.get_running_loop()
+        for task in [task for task in _beside if task.get_loop().is_closed()]:
+            _beside.discard(task)  # closed without waiting for its tasks: it will not run to its end any more
+        task = loop.create_task(later(), context=contextvars.copy_context())
+        with contextlib.suppress(AttributeError):  # a task of another make
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio.gather does: nobody misses it
+        _beside.add(task)
+        task.add_done_callback(_beside.discard)
+        return lambda: not (task.done() or loop.is_closed())
 
     async def _offload(self, call: Call) -> Any:
         """Run a synchronous tool in a thread; if the caller is cancelled, it goes on there and lands by itself."""
@@ -135,6 +166,11 @@ class BlockingRuntime:
     async def invoke(self, call: Call) -> Any:
         with within(call):
             return call.body()
+
+    def beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], bool]:
+        context = contextvars.copy_context()
+        task = POOL.submit(lambda: context.run(run_blocking, work()))
+        return lambda: not task.finished
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -186,7 +186,7 @@ class Binding:
         It leads no flight: whoever joined would be given its error, and he awaits.
         """
         sought = self.guard.seek(self.tool, self.shape.named(args, kwargs), given=self.bound.given)
-        known = None if _behind.get() else self.guard.hit(sought)
+        known = None if _behind.get() else self.guard.hit(sought, only=True)
         if known is not None:
             return known
 

@@ -71,10 +71,8 @@ class Memo:
 
     def find(self, key: Key, asking: tuple[Cell, ...]) -> Outcome | None:
         """Give what is remembered under a key, if it is right for who asks. What it depends on, the entry knows."""
-        entry = self.store.get(key)
-        if entry is None or _changing(current.get(), entry.cells):
-            return None
-        if not self._holds(asking, entry.cells, entry.snapshot):
+        entry = self.known(key, asking)
+        if entry is None:
             return None
         try:
             value = private(entry.value)
@@ -82,7 +80,17 @@ class Memo:
             return None
         return Outcome(value, how="memo", age=self.store.now() - entry.stored_at, elapsed=entry.elapsed)
 
-    def _holds(self, asking: tuple[Cell, ...], cells: tuple[Cell, ...], snapshot: int) -> bool:
+    glance = find
+    """As `find`, asked before a call is made: None sends it the long way, past the layers."""
+
+    def known(self, key: Key, asking: tuple[Cell, ...]) -> Entry | None:
+        """Give the entry that answers a key, if it is right for who asks."""
+        entry = self.store.get(key)
+        if entry is None or _changing(current.get(), entry.cells):
+            return None
+        return entry if self.holds(asking, entry.cells, entry.snapshot) else None
+
+    def holds(self, asking: tuple[Cell, ...], cells: tuple[Cell, ...], snapshot: int) -> bool:
         """Whether what was read at a snapshot is still right for the one who asks."""
         stamps = self.store.stamps
         return stamps.still(asking) and stamps.fresh(asking, snapshot) and stamps.fresh(cells, snapshot)
@@ -90,7 +98,7 @@ class Memo:
     def _joinable(self, call: Call, flight: Flight) -> bool:
         if call.behind or flight.snapshot < self.store.purged_at:
             return False
-        return self._holds(call.asking, call.cells, flight.snapshot)
+        return self.holds(call.asking, call.cells, flight.snapshot)
 
     def _may_share(self, call: Call) -> bool:
         """Whether a read may lead or join: not inside a change of what it reads, its own caller's say."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 logger = logging.getLogger("ibidem")
 
-Kind = Literal["ran", "memo", "shared", "failed", "interrupted", "not remembered"]
+Kind = Literal["ran", "memo", "shared", "failed", "interrupted", "not remembered", "mismatch"]
 
 
 class IbidemWarning(UserWarning):
@@ -21,7 +21,8 @@ class Event:
 
     kind: Kind
     """`ran`, `memo` or `shared`: how its outcome came; `failed`; `interrupted`: control flow passed;
-    `not remembered`: a result was not kept, for `reason`."""
+    `not remembered`: a result was not kept, for `reason`; `mismatch`: a run answered otherwise than the memo did or,
+    with `mode="shadow"`, would have."""
     tool: str
     conversation: str
     elapsed: float = 0.0
