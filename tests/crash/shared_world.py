@@ -13,7 +13,6 @@ import fcntl
 import json
 import mmap
 import os
-import random
 import signal
 import time
 

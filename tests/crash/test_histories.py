@@ -1,18 +1,15 @@
 """R2: what processes read while others overwrite it, as histories that must be linearizable, and how often it is missed."""
 
 import contextlib
-import functools
-import json
 import random
 import time
-import warnings
 
 import diskcache
 import pytest
 from linearizable import Operation, violation
-from processes import KEY, SOAK, Log, children, lines
+from processes import KEY, SOAK, children
 
-from ibidem import Guard, Memory, Read, Write, wrap
+from ibidem import Guard, Read, Write, wrap
 from ibidem.stores.disk import Disk
 from ibidem.testing import a_key, an_entry
 
