@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip -qq --disable-pip-version-check install -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## a support agent, without ibidem and with it (ARGS=--live lets Claude decide)
+demo: $(READY)  ## a support agent, without ibidem, with it and in a new process (ARGS=--live lets Claude decide)
 	@$(BIN)/python -m ibidem.demo $(ARGS)
 
 test: $(READY)  ## the test-suite (ARGS=... goes to pytest)

@@ -3,26 +3,31 @@
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 import ibidem
 from ibidem.demo import acts, view
 from ibidem.demo.agent import with_ibidem
-from ibidem.demo.script import SCRIPT, Scripted
+from ibidem.demo.script import LATER, SCRIPT, Scripted
 from ibidem.demo.server import Shop
+from ibidem.demo.stage import stage
 
 CALLED = sum(len(calls) for turn in SCRIPT for calls in turn.calls)
+CALLED_LATER = sum(len(calls) for turn in LATER for calls in turn.calls)
 
 # What an exact memo must run: everything once, and again what `cancel_order` touched (O-1002, the list, the lamp).
 RAN = {"get_customer": 1, "list_orders": 2, "get_order": 4, "get_product": 3, "search_products": 1, "cancel_order": 1}
@@ -47,9 +52,13 @@ def demo(*arguments, before="", **environ):
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    done = demo(TMPDIR=str(folder))
+    temporary, home = folder / "tmp", folder / "home"
+    temporary.mkdir()
+    home.mkdir()
+    done = demo(TMPDIR=str(temporary), HOME=str(home), XDG_CONFIG_HOME=str(home))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert list(folder.iterdir()) == [], "temporary files stay behind"
+    assert list(temporary.iterdir()) == [], "temporary files stay behind"
+    assert list(home.iterdir()) == [], "something was written to the user's home"
     assert done.stderr == "", "the demo warns"
     return done.stdout
 
@@ -71,8 +80,9 @@ def test_both_agents_ask_the_same_and_fewer_calls_reach_the_server_with_ibidem(p
 def test_the_picture_tells_where_every_answer_came_from(printed):
     assert {tool: int(ran) for tool, ran in re.findall(r"^(\w+) .* (\d+) ran\b", printed, re.MULTILINE)} == RAN
     ran, memo, shared = (sum(map(int, re.findall(rf"(\d+) {came}\b", printed))) for came in ("ran", "memo", "shared"))
-    assert ran + memo + shared == CALLED
-    assert (printed.count("■") - 1, printed.count("□") - 1, printed.count("◇") - 1) == (ran, memo, shared)
+    assert ran + memo + shared == CALLED + CALLED_LATER
+    legends = printed.count("■ ran")
+    assert [printed.count(mark) - legends for mark in "■□◇"] == [ran, memo, shared]
 
 
 def test_the_messages_say_what_the_statistics_count():
@@ -82,7 +92,8 @@ def test_the_messages_say_what_the_statistics_count():
         graphs.append(with_ibidem(graph))
         return graphs[0]
 
-    act = acts.play("with ibidem", Scripted(), noting)
+    with stage() as here:
+        act = acts.play("with ibidem", Scripted(), noting, here)
     counted = ibidem.guard_of(graphs[0]).stats()
     assert (counted.calls, counted.ran) == (CALLED, act.requests.total())
     assert Counter(call.came for call in act.calls) == {
@@ -107,6 +118,7 @@ def test_it_fits_a_terminal_of_80_columns_and_one_that_knows_ascii_only(printed)
     ascii_only = demo(PYTHONIOENCODING="ascii")
     assert ascii_only.returncode == 0, ascii_only.stderr
     assert "ok fresh after its own write: O-1002 processing -> cancelled (ran)" in ascii_only.stdout
+    assert "ok O-1002 still cancelled (memo)" in ascii_only.stdout
 
 
 def test_a_memo_that_knows_no_effects_is_caught(capsys):
@@ -115,13 +127,83 @@ def test_a_memo_that_knows_no_effects_is_caught(capsys):
             tool.func = cache(tool.func)
         return graph
 
-    bare = acts.play("without ibidem", Scripted(), lambda graph: graph)
-    naive = acts.play("naive", Scripted(), naively)
+    with stage() as here:
+        bare = acts.play("without ibidem", Scripted(), lambda graph: graph, here)
+    with stage() as here:
+        naive = acts.play("naive", Scripted(), naively, here)
     assert not view.show([bare, naive], scripted=True)
     out = capsys.readouterr().out
     assert "STALE after its own write: O-1002 processing" in out
     assert "the transcripts DIFFER" in out
     assert not [thread for thread in threading.enumerate() if thread.name == "shop"]
+
+
+def test_a_new_process_is_given_everything_from_the_disk(printed):
+    assert row(printed, "in a new process")[:2] == (CALLED_LATER, 0)
+    assert f"✓ 0 of {CALLED_LATER} reads reached the shop" in printed
+
+
+def test_a_new_process_sees_what_the_old_one_wrote(printed):
+    assert "✓ O-1002 still cancelled (memo)" in printed
+
+
+@contextmanager
+def played():
+    with stage() as here, closing(ibidem.Disk(here.memo, key=here.key)) as store:
+        act = acts.play("with ibidem", Scripted(), lambda graph: with_ibidem(graph, store), here)
+        store.flush()
+        yield here, act
+
+
+def test_a_new_process_goes_on_where_the_conversation_was():
+    with played() as (here, act):
+        later = acts.go_on(act, here)
+        with SqliteSaver.from_conn_string(str(here.threads)) as saver:
+            thread = saver.get_tuple({"configurable": {"thread_id": "ann"}}).checkpoint["channel_values"]["messages"]
+    assert [one.id for one in thread] == [one.id for one in (*act.transcript, *later.transcript)]
+    assert later.transcript[0].content == LATER[0].asks
+    assert later.transcript[-1].content.endswith("O-1002 is cancelled.")
+
+
+def test_a_new_process_without_the_store_asks_the_shop_and_the_verdict_says_so(monkeypatch, capsys):
+    with played() as (here, act):
+        monkeypatch.setenv("IBIDEM", "memory")
+        later = acts.go_on(act, here)
+    assert not view.show([act], later, scripted=True)
+    out = capsys.readouterr().out
+    assert f"✗ {CALLED_LATER} of {CALLED_LATER} reads reached the shop" in out
+    assert "✓ O-1002 still cancelled (ran)" in out
+
+
+def test_a_new_process_without_the_key_believes_nothing_on_the_disk():
+    with played() as (here, act):
+        later = acts.go_on(act, replace(here, key="another key, long enough"))
+    assert [call.came for call in later.calls] == ["ran"] * CALLED_LATER
+
+
+def test_a_new_process_that_is_given_something_stale_is_caught(capsys):
+    with played() as (here, act):
+        with closing(sqlite3.connect(here.shop.path)) as database, database:
+            database.execute("update orders set status = 'processing' where id = 'O-1002'")
+        later = acts.go_on(act, here)
+    assert not view.show([act], later, scripted=True)
+    assert "✗ STALE in the new process: O-1002 cancelled (memo)" in capsys.readouterr().out
+
+
+def test_a_new_process_that_fails_is_reported_and_fails_the_demo(capfd):
+    with played() as (here, act):
+        later = acts.go_on(act, replace(here, threads=here.memo))
+    assert not view.show([act], later, scripted=True)
+    out, err = capfd.readouterr()
+    reason = "it ended with 1: sqlite3.OperationalError: unable to open database file"
+    assert f"✗ the new process FAILED: {reason}" in " ".join(out.split())
+    assert err == ""
+
+
+def test_the_switch_that_turns_ibidem_off_is_refused_in_one_clear_line():
+    done = demo(IBIDEM="off")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"ibidem.demo: the environment variable IBIDEM='off' .*; unset it\n", done.stderr)
 
 
 def test_a_missing_extra_is_one_clear_line():
@@ -209,6 +291,7 @@ def test_live_lets_claude_decide():
     assert done.returncode == 0, done.stderr
     assert row(done.stdout, "without ibidem")[:2] == (CALLED, CALLED)
     assert row(done.stdout, "with ibidem")[:2] == (CALLED, sum(RAN.values()))
+    assert row(done.stdout, "in a new process")[:2] == (CALLED_LATER, 0)
     assert "✓ fresh after its own write: O-1002 processing → cancelled (ran)" in done.stdout
     assert {asked["model"] for asked in server.asked} == {"m"}
 
@@ -219,6 +302,16 @@ def test_live_says_in_one_line_that_claude_cannot_be_asked_and_never_prints_the_
     assert done.returncode == 2
     assert re.fullmatch(r"ibidem.demo: Claude could not be asked \(\w+RequestError\)", done.stderr.splitlines()[-1])
     assert "sk-wrong" not in done.stdout + done.stderr
+
+
+def test_a_new_process_that_cannot_ask_claude_says_so_and_never_prints_the_key(monkeypatch, capfd):
+    with messages_api() as (_, url), played() as (here, act):
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-wrong")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        later = acts.go_on(act, here, "m")
+    assert re.fullmatch(r"it ended with 2: Claude could not be asked \(\w+RequestError\)", later.failed)
+    view.show([act], later, scripted=False)
+    assert "sk-wrong" not in "".join(capfd.readouterr())
 
 
 def test_the_shop_counts_every_request_by_path_also_those_that_find_nothing(tmp_path):

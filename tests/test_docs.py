@@ -33,7 +33,9 @@ def a_graph():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_examples_of_a_page_run(page):
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # README.md names a folder as its readers would, and gives no key
+    monkeypatch.setenv("IBIDEM_KEY", "a key of the tests, long enough")
     names = {"graph": a_graph()}
     for source in examples(page):
         with warnings.catch_warnings():

@@ -1,1 +1,1 @@
-"""The demo: one support agent, without ibidem and with it (`python -m ibidem.demo`)."""
+"""The demo: one support agent, without ibidem, with it, and in a new process (`python -m ibidem.demo`)."""

@@ -1,22 +1,25 @@
 """An act of the demo: the whole conversation, on a fresh shop, and what can be said about it afterwards."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, messages_from_dict
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langsmith import tracing_context
 
+from ibidem import Disk
 from ibidem.demo.agent import Agent, build, converse, tools, with_ibidem
-from ibidem.demo.script import SCRIPT, Scripted
-from ibidem.demo.server import Shop
+from ibidem.demo.script import SCRIPT, decider
+from ibidem.demo.stage import Stage, stage
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Act:
     """What happened."""
 
     name: str
-    transcript: list[AnyMessage]
+    transcript: Sequence[BaseMessage]
     requests: Counter[str]
     """What reached the server, by method and path."""
     seconds: float
@@ -98,44 +101,103 @@ class Act:
         return found
 
 
-def play_all(model: BaseChatModel | None = None) -> list[Act]:
+@dataclass(frozen=True)
+class Later(Act):
+    """What happened when a new process went on with the conversation; the transcript begins there."""
+
+    failed: str
+    """Why it could not; empty if it could."""
+
+    @property
+    def reads(self) -> list[Call]:
+        """Every call that changes nothing."""
+        return [call for call in self.calls if call.tool != "cancel_order"]
+
+    def seen(self, order_id: str) -> list[Call]:
+        """Give the reads of one order."""
+        return [call for call in self.reads if call.arguments.get("order_id") == order_id]
+
+
+def play_all(claude: str | None = None) -> tuple[list[Act], Later]:
     """Play every act.
 
     Args:
-        model: Who decides what to call; None for the script.
+        claude: Which Claude decides what to call; None for the script.
 
     Returns:
-        The act without ibidem, then those with it.
+        The act without ibidem and the one with it, and how the latter goes on in a new process.
     """
-    deciding = model or Scripted()
+    model = decider(claude)
     with tracing_context(enabled=False):  # whatever the environment says about traces: they would leave this machine
-        return [play("without ibidem", deciding, lambda graph: graph), play("with ibidem", deciding, with_ibidem)]
+        with stage() as here:
+            bare = play("without ibidem", model, lambda graph: graph, here)
+        with stage() as here, closing(Disk(here.memo, key=here.key)) as store:
+            remembering = play("with ibidem", model, lambda graph: with_ibidem(graph, store), here)
+            store.flush()
+            return [bare, remembering], go_on(remembering, here, claude)  # the store is open: two processes share it
 
 
-def play(name: str, model: BaseChatModel, wrap: Callable[[Agent], Agent]) -> Act:
-    """Play the conversation on a shop and a checkpointer of its own.
+def play(name: str, model: BaseChatModel, wrap: Callable[[Agent], Agent], here: Stage) -> Act:
+    """Play the conversation.
 
     Args:
         name: What to call the act.
         model: Who decides what to call.
         wrap: What is done to the finished agent.
+        here: Where; nothing has been said there yet.
 
     Returns:
         What happened.
     """
-    with TemporaryDirectory(prefix="ibidem-demo-", ignore_cleanup_errors=True) as folder:
-        database, threads = Path(folder, "shop.db"), str(Path(folder, "threads.db"))
-        with Shop(database) as shop, SqliteSaver.from_conn_string(threads) as saver:
-            graph = wrap(build(model, tools(shop.url), saver))
-            start = time.perf_counter()
-            transcript = converse(graph, [turn.asks for turn in SCRIPT], thread="ann")
-            seconds = time.perf_counter() - start
-            cancelled = [call.arguments.get("order_id") for call in _calls(transcript) if call.tool == "cancel_order"]
-            truth = {order_id: shop.truth(order_id) for order_id in cancelled if isinstance(order_id, str)}
-            return Act(name, transcript, shop.requests, seconds, truth)
+    with SqliteSaver.from_conn_string(str(here.threads)) as saver:
+        graph = wrap(build(model, tools(here.shop.url), saver))
+        start = time.perf_counter()
+        transcript = converse(graph, [turn.asks for turn in SCRIPT], thread="ann")
+        seconds = time.perf_counter() - start
+    cancelled = [call.arguments.get("order_id") for call in _calls(transcript) if call.tool == "cancel_order"]
+    truth = {order_id: here.shop.truth(order_id) for order_id in cancelled if isinstance(order_id, str)}
+    return Act(name, transcript, Counter(here.shop.requests), seconds, truth)
 
 
-def _calls(transcript: list[AnyMessage]) -> Iterator[Call]:
+def go_on(act: Act, here: Stage, claude: str | None = None) -> Later:
+    """Let a new process go on with the conversation, while the shop stays open in this one.
+
+    Args:
+        act: What has happened so far.
+        here: Where.
+        claude: Which Claude decides there; None for the script.
+
+    Returns:
+        What happened, or why nothing did.
+    """
+    before = Counter(here.shop.requests)
+    done = subprocess.run(  # noqa: S603 - this Python, and what we give it
+        [sys.executable, "-m", "ibidem.demo.again", here.shop.url, str(here.threads), str(here.memo)]
+        + ([] if claude is None else ["--model", claude]),
+        env=os.environ | {"IBIDEM_KEY": here.key},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    failed = ""
+    told: dict[str, Any] = {"said": [], "seconds": 0.0}
+    if done.returncode == 0:
+        told = json.loads(done.stdout)
+        sys.stderr.write(done.stderr)
+    else:
+        failed = f"it ended with {done.returncode}: {(done.stderr.strip() or 'it said nothing').splitlines()[-1]}"
+    return Later(
+        name="in a new process",
+        transcript=messages_from_dict(told["said"]),
+        requests=here.shop.requests - before,
+        seconds=told["seconds"],
+        truth={order_id: here.shop.truth(order_id) for order_id in act.truth},
+        failed=failed,
+    )
+
+
+def _calls(transcript: Sequence[BaseMessage]) -> Iterator[Call]:
     made = {
         call["id"]: (step, call)
         for step, message in enumerate(transcript)
@@ -149,5 +211,5 @@ def _calls(transcript: list[AnyMessage]) -> Iterator[Call]:
             yield Call(step, call["name"], call["args"], str(message.content), came)
 
 
-def _asked(message: AnyMessage) -> list[tuple[str, dict[str, Any]]]:
+def _asked(message: BaseMessage) -> list[tuple[str, dict[str, Any]]]:
     return [(call["name"], call["args"]) for call in message.tool_calls] if isinstance(message, AIMessage) else []

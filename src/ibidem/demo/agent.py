@@ -1,6 +1,7 @@
 """The agent: six tools over HTTP, a LangGraph graph built by hand, and the one line that puts ibidem in."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
 import ibidem
-from ibidem import Read, Write
+from ibidem import Read, Store, Write
 
 Agent: TypeAlias = CompiledStateGraph[MessagesState, None, MessagesState, MessagesState]
 
@@ -116,17 +117,19 @@ def build(model: BaseChatModel, tools: Sequence[BaseTool], saver: BaseCheckpoint
     return graph.compile(saver)
 
 
-def with_ibidem(graph: Agent) -> Agent:
+def with_ibidem(graph: Agent, store: Store | Path | None = None) -> Agent:
     """Do the one line, with what each tool reads and writes.
 
     Args:
         graph: The agent.
+        store: Where results are remembered, as `Guard` takes it.
 
     Returns:
         The agent, with ibidem between its model and its tools.
     """
     return ibidem.wrap(
         graph,
+        store=store,
         effects={
             "get_customer": Read("customer:{customer_id}"),
             "list_orders": Read("order:*"),  # it shows their status

@@ -64,13 +64,24 @@ SCRIPT = (
 )
 """What is said and called. A support agent looks the same things up again and again: it does not remember, it looks."""
 
+LATER = (
+    Turn(
+        "Ann Li again, customer C-7. What was still coming? And is O-1002 really cancelled?",
+        [
+            [("get_customer", "C-7"), ("list_orders", "C-7")],
+            [("get_product", "P-20")] + [("get_order", f"O-100{n}") for n in (1, 3, 2)],
+        ],
+        "The kettle and two lamps. Yes, {id} is {status}.",
+    ),
+)
+"""What the same customer asks in the same conversation, when another process answers it."""
 
 ARGUMENT = {"search_products": "text", "get_product": "product_id", "get_order": "order_id", "cancel_order": "order_id"}
 """The only argument of each tool; of all others it is `customer_id`."""
 
 
 class Scripted(BaseChatModel):
-    """A chat model that follows `SCRIPT`. It keeps no state: the messages tell it how far it is."""
+    """A chat model that follows `SCRIPT` and then `LATER`. It keeps no state: the messages tell it how far it is."""
 
     @property
     def _llm_type(self) -> str:
@@ -89,12 +100,28 @@ class Scripted(BaseChatModel):
     ) -> ChatResult:
         said = sum(isinstance(message, AIMessage) for message in messages)
         reply: AIMessage
-        match [part for turn in SCRIPT for part in (*turn.calls, turn.answers)][said]:
+        match [part for turn in (*SCRIPT, *LATER) for part in (*turn.calls, turn.answers)][said]:
             case str(template):
                 reply = AIMessage(template.format_map(_fields(messages[-1])))
             case calls:
                 reply = AIMessage("", tool_calls=[_tool_call(said, n, *call) for n, call in enumerate(calls)])
         return ChatResult(generations=[ChatGeneration(message=reply)])
+
+
+def decider(claude: str | None) -> BaseChatModel:
+    """Give who decides what to call.
+
+    Args:
+        claude: Which Claude; None for the script.
+
+    Returns:
+        The model.
+    """
+    if claude is None:
+        return Scripted()
+    from ibidem.demo import live  # the script needs no client of an API
+
+    return live.claude(claude)
 
 
 def _fields(read: BaseMessage) -> dict[str, Any]:
