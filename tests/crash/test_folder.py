@@ -10,7 +10,7 @@ from langgraph.errors import GraphInterrupt
 from processes import KEY, children
 
 from ibidem import Guard, Read, Write, wrap
-from ibidem.stores import board
+from ibidem.stores import board, membership
 from ibidem.stores.board import CLEAN, LOOK
 from ibidem.stores.disk import Disk
 from ibidem.testing import Clock, a_key, an_entry, read_cells, resources, write_cells
@@ -188,7 +188,7 @@ def reboot(folder):
     """Leave in the board the boot id of another boot, as a machine that was started again finds it."""
     with (folder / "stamps").open("r+b") as file:
         header = file.read(8 * board.FIRST)
-        file.seek(header.index(board.boot_of_this_machine()))
+        file.seek(header.index(membership._boot()))
         file.write(b"another boot".ljust(64, b"\0"))
         return bool(memoryview(header).cast("Q")[CLEAN])
 
