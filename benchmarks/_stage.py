@@ -9,10 +9,12 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.tools import StructuredTool
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -41,12 +43,30 @@ PLAYING: ContextVar["Played"] = ContextVar("PLAYING")
 """The conversation that is being played, for the model and the tools that take part in it."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How conversations are played."""
+
+    guard: str
+    sync: bool = False
+    """Synchronous tools in a graph that is invoked, instead of asynchronous ones in one that is awaited."""
+    raised: bool = False
+    """Whether recorded errors are raised instead of returned."""
+    together: int = 1
+    """Conversations at once."""
+    split: bool = False
+    """Whether each conversation changes its process in the middle."""
+    store: Path | None = None
+    """The folder of a `Disk` to remember in; None: in memory."""
+
+
 @dataclass(eq=False)
 class Played:
     """One conversation while it is played: what the model says next, and which calls reached their tools."""
 
     conversation: Conversation
     policy: Policy
+    setting: Setting = Setting(NOTHING)
     reached: int = 0
     suppressed: int = 0
     stray: int = 0
@@ -58,6 +78,8 @@ class Played:
     """By position in the message: when the call reached its tool and when it left it, in ticks."""
     _ticks: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _memo: dict[str, str] = field(default_factory=dict)
+    """The dictionary of the control."""
 
     def __post_init__(self) -> None:
         self._script = iter([said for turn in self.conversation.turns for said in (*turn, None)])
@@ -101,6 +123,27 @@ class Played:
         with self._lock:
             self._ran[position].append(next(self._ticks))
 
+    def enter(self, name: str, args: Mapping[str, Any]) -> tuple[str, int, Call | None]:
+        """Take a call in: from the dictionary of the control, if it is there, else as one that reached its tool."""
+        known = self._memo.get(key_of(name, args))
+        if known is not None:
+            return known, -1, None
+        position, call = self.arrive(name, args)
+        return "nobody asked for this", position, call
+
+    def answer(self, position: int, call: Call) -> str:
+        """Answer a call as recorded.
+
+        Raises:
+            RecordedError: So it was recorded, and errors are raised.
+        """
+        self.leave(position)
+        if self.setting.raised and call.is_error:
+            raise RecordedError(call.result)
+        if self.setting.guard == CONTROL:
+            self._memo[call.key] = call.result
+        return call.result
+
     def settle(self) -> None:
         """Judge the message that has been played: its writes must have run, and in the declared order."""
         for position, call in enumerate(self._message):
@@ -142,92 +185,70 @@ class Played:
         return found
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How conversations are played."""
-
-    guard: str
-    sync: bool = False
-    """Synchronous tools in a graph that is invoked, instead of asynchronous ones in one that is awaited."""
-    raised: bool = False
-    """Whether recorded errors are raised instead of returned."""
-    together: int = 1
-    """Conversations at once."""
+def answer(name: str, args: dict[str, Any]) -> str:
+    """Answer a call of the conversation that is being played."""
+    played = PLAYING.get()
+    known, position, call = played.enter(name, args)
+    if call is None:
+        return known
+    if played.parallel:
+        time.sleep(PAUSE)
+    return played.answer(position, call)
 
 
-class World:
-    """What stands behind the tools of one run: the recordings, and in the control a dictionary before them."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.memo: dict[tuple[str, str], str] = {}
-
-    def run(self, name: str, args: dict[str, Any]) -> str:
-        """Answer a call."""
-        known, position, call = self._enter(name, args)
-        if call is None:
-            return known
-        if PLAYING.get().parallel:
-            time.sleep(PAUSE)
-        return self._leave(position, call)
-
-    async def arun(self, name: str, args: dict[str, Any]) -> str:
-        """Answer a call, and let others run meanwhile."""
-        known, position, call = self._enter(name, args)
-        if call is None:
-            return known
-        await asyncio.sleep(PAUSE if PLAYING.get().parallel else 0)
-        return self._leave(position, call)
-
-    def _enter(self, name: str, args: dict[str, Any]) -> tuple[str, int, Call | None]:
-        played = PLAYING.get()
-        known = self.memo.get((played.conversation.id, key_of(name, args)))
-        if known is not None:
-            return known, -1, None
-        position, call = played.arrive(name, args)
-        return "nobody asked for this", position, call
-
-    def _leave(self, position: int, call: Call) -> str:
-        played = PLAYING.get()
-        played.leave(position)
-        if self.setting.raised and call.is_error:
-            raise RecordedError(call.result)
-        if self.setting.guard == CONTROL:
-            self.memo[played.conversation.id, call.key] = call.result
-        return call.result
-
-    def tool(self, name: str, args: list[str]) -> StructuredTool:
-        """Make the tool of that name, with a schema as open as the recordings are."""
-
-        def run(**given: Any) -> str:
-            return self.run(name, given)
-
-        async def arun(**given: Any) -> str:
-            return await self.arun(name, given)
-
-        return StructuredTool(
-            name=name,
-            description=f"{name}, as recorded",
-            args_schema={"type": "object", "properties": {arg: {} for arg in args}, "additionalProperties": True},
-            **({"func": run} if self.setting.sync else {"coroutine": arun}),
-        )
+async def aanswer(name: str, args: dict[str, Any]) -> str:
+    """Answer a call, and let others run meanwhile."""
+    played = PLAYING.get()
+    known, position, call = played.enter(name, args)
+    if call is None:
+        return known
+    await asyncio.sleep(PAUSE if played.parallel else 0)
+    return played.answer(position, call)
 
 
-def build(conversations: list[Conversation], setting: Setting) -> CompiledStateGraph:
-    """Build the graph that plays these conversations, under the guard of the setting."""
-    world = World(setting)
+def tool_of(name: str, args: list[str], *, sync: bool) -> StructuredTool:
+    """Make the tool of that name, with a schema as open as the recordings are.
+
+    Its function holds nothing but the name: so it is the same tool in every process.
+    """
+
+    def run(**given: Any) -> str:
+        return answer(name, given)
+
+    async def arun(**given: Any) -> str:
+        return await aanswer(name, given)
+
+    return StructuredTool(
+        name=name,
+        description=f"{name}, as recorded",
+        args_schema={"type": "object", "properties": {arg: {} for arg in args}, "additionalProperties": True},
+        **({"func": run} if sync else {"coroutine": arun}),
+    )
+
+
+def build(
+    conversations: list[Conversation], setting: Setting, checkpointer: BaseCheckpointSaver[Any] | None = None
+) -> CompiledStateGraph:
+    """Build the graph that plays these conversations, under the guard of the setting.
+
+    Args:
+        conversations: Of one domain.
+        setting: How they are played.
+        checkpointer: Keeps the threads; None: one in memory.
+    """
     names = argument_names(conversations)
-    tools = [world.tool(name, args) for name, args in names.items()]
+    tools = [tool_of(name, args, sync=setting.sync) for name, args in names.items()]
     builder = StateGraph(MessagesState)
     builder.add_node("model", lambda _: {"messages": [PLAYING.get().speak()]})
     builder.add_node("tools", ToolNode(tools, handle_tool_errors=as_recorded))
     builder.add_edge(START, "model")
     builder.add_conditional_edges("model", lambda state: "tools" if state["messages"][-1].tool_calls else END)
     builder.add_edge("tools", "model")
-    graph = builder.compile(checkpointer=InMemorySaver())
+    graph = builder.compile(checkpointer=InMemorySaver() if checkpointer is None else checkpointer)
     if setting.guard == READS:
-        return ibidem.wrap(graph, ibidem.Guard(reads=reading_tools(conversations)))
+        return ibidem.wrap(graph, ibidem.Guard(reads=reading_tools(conversations), store=setting.store))
     if setting.guard == DECLARED:
         policy = POLICIES[conversations[0].domain]
-        return ibidem.wrap(graph, ibidem.Guard(effects={name: policy[name] for name in names if name in policy}))
+        effects = {name: policy[name] for name in names if name in policy}
+        return ibidem.wrap(graph, ibidem.Guard(effects=effects, store=setting.store))
     return graph

@@ -24,6 +24,10 @@ Conversations are worlds of their own, but `order:1` is one resource wherever it
 forgotten in all. So they are played one after the other; `--together 4` interleaves them as in a server, where nothing may be
 wrong either, and less is saved.
 
+`--split` plays them twice more, with a store on the disk: each conversation is cut at a random message, and what comes after
+the cut runs in another process than what came before. Nothing may be wrong, and as much must be saved as by one process
+that remembers in memory, but for a call or two of messages that write and read the same: there it decides who ran first.
+
 Declared TTLs are off and the default is far longer than a conversation takes here, so time plays no role. The calls of another
 actor (some recordings have a user with tools of their own) are played like the agent's.
 
@@ -37,6 +41,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from langchain_core.messages import AnyMessage, HumanMessage
@@ -48,6 +53,7 @@ from rich.table import Table
 import synthetic
 from _oracles import oracles
 from _recordings import Conversation, load, sample
+from _split import play_split
 from _stage import CONTROL, DECLARED, PLAYING, READS, Played, Setting, build
 from policies import POLICIES
 
@@ -96,23 +102,31 @@ def play(conversations: list[Conversation], setting: Setting, done: Progress | N
 
     Under `DECLARED`, domains that policies.py does not know are left out.
     """
-    row = Row(setting.guard)
+    row = Row(f"{setting.guard}, split" if setting.split else setting.guard)
     domains: dict[str, list[Conversation]] = {}
     for each in conversations:
         if setting.guard != DECLARED or each.domain in POLICIES:
             domains.setdefault(each.domain, []).append(each)
-    task = done and done.add_task(setting.guard, total=sum(map(len, domains.values())))
+    task = done and done.add_task(row.guard, total=sum(map(len, domains.values())))
 
-    def finish(graph: CompiledStateGraph, played: Played, state: dict[str, Any]) -> None:
-        row.judge(played, state["messages"], setting)
-        graph.checkpointer.delete_thread(played.conversation.id)
+    def judge(played: Played, messages: Iterable[AnyMessage]) -> None:
+        row.judge(played, messages, setting)
         if done and task is not None:
             done.advance(task)
 
+    def finish(graph: CompiledStateGraph, played: Played, state: dict[str, Any]) -> None:
+        judge(played, state["messages"])
+        graph.checkpointer.delete_thread(played.conversation.id)
+
     for each in domains.values():
+        if setting.split:
+            with TemporaryDirectory() as folder:
+                for split, messages in play_split(each, setting, Path(folder)):
+                    judge(split, messages)
+            continue
         graph = build(each, setting)
         policy = POLICIES.get(each[0].domain, {}) if setting.guard == DECLARED else {}
-        played = [Played(conversation, policy) for conversation in each]
+        played = [Played(conversation, policy, setting) for conversation in each]
         if setting.sync:
             with ThreadPoolExecutor(setting.together) as pool:
                 for one, state in zip(played, pool.map(lambda one, graph=graph: run(graph, one), played), strict=True):
@@ -183,6 +197,7 @@ def main() -> int:
     parser.add_argument("--sync", action="store_true", help="synchronous tools, invoked graph")
     parser.add_argument("--raise-errors", action="store_true", help="raise recorded errors instead of returning them")
     parser.add_argument("--together", type=int, default=1, help="conversations at once")
+    parser.add_argument("--split", action="store_true", help="besides, in two processes with one store on the disk")
     parser.add_argument("--mixed", type=float, default=synthetic.MIXED, help="see synthetic.py")
     parser.add_argument("--limit", type=int, help="at most so many conversations of a file, drawn with the seed")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic file and of what --limit draws")
@@ -199,6 +214,8 @@ def main() -> int:
             console.print(f"Nothing is declared for {', '.join(unknown)}: left out of the row '{DECLARED}'.")
         with Progress(console=console, transient=True, disable=not sys.stdout.isatty()) as progress:
             settings = [Setting(guard, given.sync, given.raise_errors, given.together) for guard in GUARDS]
+            if given.split:
+                settings += [Setting(guard, raised=given.raise_errors, split=True) for guard in (READS, DECLARED)]
             rows = [play(conversations, setting, progress) for setting in settings]
         console.print(report(f"{path.name}, {len(conversations)} conversations", rows))
         for row in rows:

@@ -1,6 +1,7 @@
 """Recorded and synthetic conversations through a real graph: nothing wrong is ever answered, and the control is caught."""
 
 import importlib
+import random
 import sys
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def bench(name):
     return importlib.import_module(name)
 
 
-replay, stage, recordings, oracles, synthetic, policies = map(
-    bench, ("replay", "_stage", "_recordings", "_oracles", "synthetic", "policies")
+replay, stage, split, recordings, oracles, synthetic, policies = map(
+    bench, ("replay", "_stage", "_split", "_recordings", "_oracles", "synthetic", "policies")
 )
 
 
@@ -107,6 +108,33 @@ def test_nothing_wrong_is_answered_to_recorded_agents(name, guard):
 @pytest.mark.parametrize("name", RECORDED)
 def test_nothing_wrong_is_answered_to_recorded_agents_whose_tools_block_and_raise(name, guard):
     assert faults(play(recorded(name), guard, sync=True, raised=True)) == NONE
+
+
+def test_conversations_that_change_their_process_are_answered_rightly_and_save_as_much(tmp_path):
+    # Without messages that write and read the same: what such a read saves depends on which of both ran first.
+    told = recordings.load(synthetic.write(tmp_path / "ordered.jsonl", seed=3, conversations=3, mixed=0))
+    row = replay.play(told, stage.Setting(stage.DECLARED, split=True))
+    assert faults(row) == NONE
+    assert row.saved == play(told, stage.DECLARED, sync=True).saved > 0
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_agents_that_change_their_process_are_answered_rightly_and_save_as_much(name):
+    told = [c for c in recorded(name) if len({call.key for call in c.calls}) < len(c.calls)][:6]
+    row = replay.play(told, stage.Setting(stage.DECLARED, split=True))
+    assert faults(row) == NONE
+    assert row.saved == play(told, stage.DECLARED, sync=True).saved > 0
+
+
+def test_a_conversation_is_cut_into_two_parts_that_make_it_up():
+    told = conversation([call("a", "read"), call("b", "read")], [call("c", "read")], [call("d", "read")])
+    rng, places = random.Random(1), set()
+    for _ in range(50):
+        first, rest = split.cut(told, rng)
+        assert first.messages + rest.messages == told.messages
+        places.add(len(first.messages))
+    assert places == {1, 2}
+    assert split.cut(conversation([call("a", "read")]), rng)[0].messages == []
 
 
 def test_the_control_is_caught_answering_recorded_agents_wrongly():
@@ -215,5 +243,6 @@ def test_a_guard_that_answers_wrongly_fails_the_run(monkeypatch, capsys, tmp_pat
     build = stage.build
     naive = stage.Setting(stage.CONTROL)
     monkeypatch.setattr(replay, "build", lambda conversations, setting: build(conversations, naive))
+    monkeypatch.setattr(replay, "Played", lambda told, policy, setting: stage.Played(told, policy, naive))
     assert replay.main() == 1
     assert "wrong under" in capsys.readouterr().out

@@ -9,7 +9,9 @@ SOAK = bool(os.environ.get("IBIDEM_SOAK"))
 KEY = "a key of the tests, long enough"
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["ibidem", "ibidem.stores.disk", "ibidem.testing", "diskcache", "pytest"])
+_context.set_forkserver_preload(
+    ["ibidem", "ibidem.stores.disk", "ibidem.testing", "diskcache", "pytest", "langgraph.errors"]
+)
 
 
 class Child:

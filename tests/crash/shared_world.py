@@ -68,7 +68,7 @@ class SharedWorld(worlds.World):
         return seen
 
     async def change(self, names, by, done):
-        await self.pause()
+        await asyncio.sleep(self.random.choice((0, 0.002, 0.01)))  # time for others to read what is about to change
         for name in names:
             at = worlds.NAMES.index(name) * _BY + word_of(by, self.worker)
             fcntl.flock(self._lock, fcntl.LOCK_EX)

@@ -1,13 +1,16 @@
 """R2: what processes read while others overwrite it, as histories that must be linearizable, and how often it is missed."""
 
 import contextlib
+import json
+import math
 import random
 import time
 
 import diskcache
 import pytest
 from linearizable import Operation, violation
-from processes import KEY, SOAK, children
+from processes import KEY, SOAK, Child, Log, children, lines
+from shared_world import raising_at_close_only, without_stamps
 
 from ibidem import Guard, Read, Write, wrap
 from ibidem.stores.disk import Disk
@@ -146,4 +149,99 @@ def test_diskcache_with_side_files_is_rejected_r2(tmp_path):
             pytest.skip("diskcache did not miss a value in 20 s; it usually takes less than one")
 
 
+class WithoutStamps(Guarded):
+    def __init__(self, folder, seed):
+        without_stamps()
+        super().__init__(folder, seed)
+
+
+class RaisingAtCloseOnly(Guarded):
+    def __init__(self, folder, seed):
+        raising_at_close_only()
+        super().__init__(folder, seed)
+
+
+@pytest.mark.parametrize("make", [WithoutStamps, RaisingAtCloseOnly])
+def test_a_broken_store_is_rejected_r2(tmp_path, make):
+    assert any(violation(history) is not None for history in histories(make, tmp_path, 400))
+
+
 # -- histories with kills -------------------------------------------------------------------------------------------------
+
+
+def mortal(pipe, folder, number):
+    """Reads and writes a guarded world for ever, and logs the beginning and the end of each operation."""
+    registers, rng, log = Guarded(folder, number), random.Random(number), Log(folder / f"{number}.history")
+    pipe.send("ready")
+    for n in range(10_000):
+        name, value = rng.choice(NAMES), None
+        if rng.random() < 0.3:
+            value = 10_000 * number + n + 1
+            log(json.dumps([n, name, "write", value, time.monotonic()]))
+            registers.write(name, value)
+        else:
+            log(json.dumps([n, name, "read", None, time.monotonic()]))
+            value = registers.read(name)
+        log(json.dumps([n, value, time.monotonic()]))
+
+
+def recorded(path):
+    """Give the operations of one process; what has no end is that in whose middle it died."""
+    begun = {}
+    for line in lines(path):
+        n, *told = json.loads(line)
+        if len(told) == 2:
+            name, kind, _, began = begun.pop(n)
+            yield Operation(name, kind, told[0], began, told[1], path.stem)
+        else:
+            begun[n] = told
+    for name, kind, value, began in begun.values():
+        yield Operation(name, kind, value, began, process=path.stem)
+
+
+@pytest.mark.soak
+def test_histories_with_processes_killed_in_the_middle_are_linearizable_r1_r2(tmp_path):
+    unfinished = 0
+    for n in range(HISTORIES // (1 if SOAK else 20)):
+        folder = tmp_path / f"{n}"
+        folder.mkdir()
+        rng = random.Random(n)
+        with children(mortal, (folder, 1), (folder, 2)) as running:
+            for each in running:
+                assert each.hear() == "ready"
+            for life in range(3, 5):
+                time.sleep(rng.uniform(0, 0.03))
+                running.pop(rng.randrange(2)).kill()
+                running.append(Child(mortal, folder, life))
+                assert running[-1].hear() == "ready"
+        history = [operation for path in folder.glob("*.history") for operation in recorded(path)]
+        assert violation(history) is None
+        unfinished += sum(each.kind == "write" and each.ended == math.inf for each in history)
+    assert unfinished > 0, "nobody was killed in the middle of a write"
+
+
+# -- misses -----------------------------------------------------------------------------------------------------------------
+
+KEYS = 4
+
+
+def overwriter(pipe, folder, number):
+    registers = Rows(folder, number)
+    for n in range(10**9):
+        registers.write(f"{n % KEYS}", n)
+        if n == KEYS:
+            pipe.send("ready")
+
+
+def reader(pipe, folder, count):
+    registers = Rows(folder, 0)
+    pipe.send(sum(registers.read(f"{n % KEYS}") is None for n in range(count)))
+
+
+@pytest.mark.soak
+def test_no_existing_key_is_missed_while_others_overwrite_it_r2(tmp_path):
+    with children(overwriter, (tmp_path, 0), (tmp_path, 1)) as writers:
+        for each in writers:
+            assert each.hear() == "ready"
+        with children(reader, (tmp_path, READS // 2), (tmp_path, READS // 2)) as readers:
+            assert [each.hear(300) for each in readers] == [0, 0]

@@ -30,6 +30,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ibidem.stores.birth import birth_of
+
 try:
     import fcntl
 except ImportError:
@@ -44,7 +46,7 @@ HINTS = 1 << 20
 _HINTS = 8 * (FIRST + SLOTS)
 SIZE = _HINTS + HINTS
 
-MAGIC, SEQUENCE, BEGINNING, PURGED, PROCESSES, MARKS, VOIDED, HEALED, INODE, CLEAN = range(10)
+MAGIC, SEQUENCE, BEGINNING, PURGED, PROCESSES, MARKS, VOIDED, HEALED, INODE, CLEAN, BIRTH = range(11)
 """Words of the header. `BEGINNING` is the number at which this life of the store began, `PURGED` that of the last purge;
 `PROCESSES` counts who came and went, and `MARKS` is another number after each new mark, so that the others look again."""
 _INCARNATION = slice(128, 144)
@@ -89,6 +91,7 @@ class Board:
         self._file = -1
         self._name = None if path is None else str(path)
         self._identity = (0, 0)
+        self._origin = (0, 0)  # no copy of the file has it
         self._look_at = 0.0
         try:
             self._map = mmap.mmap(-1, SIZE) if path is None else self._open(path)
@@ -103,7 +106,7 @@ class Board:
             return
         try:
             with self.locked(PATIENCE):
-                if self.words[MAGIC] != _MAGIC or self.words[INODE] != self._inode:
+                if self.words[MAGIC] != _MAGIC or (self.words[INODE], self.words[BIRTH]) != self._origin:
                     self.renew(last[1] + 1)  # new, half made, or a copy: what changes in the original is not known here
                 elif self.incarnation != last[0] and self.words[BEGINNING] <= last[1]:
                     self.raise_all(last[1] + 1)
@@ -118,6 +121,7 @@ class Board:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             found = os.fstat(self._file)
             self._identity = found.st_dev, found.st_ino
+            self._origin = found.st_ino, birth_of(self._file)
             with contextlib.suppress(Gone), self.locked(PATIENCE):
                 size = os.fstat(self._file).st_size
                 if size == 0:
@@ -128,10 +132,6 @@ class Board:
                 path.rename(path.with_name(f"{path.name}.set-aside-{time.time_ns()}"))
             self.let_go()
         raise Unavailable(f"{path} is replaced again and again")
-
-    @property
-    def _inode(self) -> int:
-        return self._identity[1]
 
     def let_go(self) -> None:
         """Close the file. The mapping stays until nobody looks at it any more: another thread may be doing so now."""
@@ -251,7 +251,7 @@ class Board:
         self.words[BEGINNING] = self.raise_all(max(at_least, time.time_ns() // 1000))
         self.hints[:] = bytes(HINTS)
         self._map[_INCARNATION] = secrets.token_bytes(16)
-        self.words[INODE] = self._inode
+        self.words[INODE], self.words[BIRTH] = self._origin
         self.words[MAGIC] = _MAGIC
 
     def void(self) -> None:
