@@ -28,6 +28,7 @@ REST = 1.0
 
 _ONE = f"SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1 AND length(value) <= {LARGEST}"  # noqa: S608
 _ALL = "SELECT key FROM Cache WHERE raw = 1 AND length(key) = 32 ORDER BY rowid"
+_IS_A_VIEW = "SELECT 1 FROM sqlite_master WHERE name = 'Cache' AND type <> 'table'"
 
 
 class Reader:
@@ -110,6 +111,9 @@ class Reader:
                 connection.execute(f"PRAGMA {pragma}")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST)
             connection.set_progress_handler(lambda: time.monotonic() > self._ends, 10_000)
+            self._ends = time.monotonic() + LONGEST
+            if connection.execute(_IS_A_VIEW).fetchone() is not None:
+                raise sqlite3.DatabaseError("its rows are a view, and may have no end")
         except sqlite3.Error:
             connection.close()
             raise
