@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -154,7 +154,7 @@ def _zone(told: Any) -> timezone | ZoneInfo | None:
         return None
     if isinstance(told, str):
         return ZoneInfo(told)
-    return timezone.utc if told == [0, "UTC"] else timezone(timedelta(microseconds=told[0]), told[1])  # programs ask `is`
+    return UTC if told == [0, "UTC"] else timezone(timedelta(microseconds=told[0]), told[1])  # programs ask `is`
 
 
 _CONTAINERS: Mapping[str, Callable[[Any], Any]] = {"\0tuple": tuple, "\0set": set, "\0frozenset": frozenset}

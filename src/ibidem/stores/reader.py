@@ -49,12 +49,32 @@ class Reader:
         self._inode = 0
         self._look_at = 0.0
         self._ends = 0.0
+        self._is_paused = False
+        self._spoilt = False
 
-    def after_fork(self) -> None:
-        """Begin anew: SQLite's connections must neither be used nor closed in a forked child."""
+    def pause(self) -> bool:
+        """Close the connection and let nobody open another until `go_on`; false if that takes too long."""
+        self._is_paused = self._lock.acquire(timeout=2 * LONGEST)
+        if self._is_paused:
+            self._drop()
+        return self._is_paused
+
+    def go_on(self) -> None:
+        """End a pause."""
+        if self._is_paused:
+            self._is_paused = False
+            self._lock.release()
+
+    def after_fork(self, *, spoilt: bool) -> None:
+        """Begin anew.
+
+        Args:
+            spoilt: SQLite was in use during the fork: it may wait for ever here, for a thread that is not there.
+        """
         if self._connection is not None:
             self._abandoned.append(self._connection)
         self._begin()
+        self._spoilt = spoilt
 
     def row(self, name: bytes) -> bytes | None:
         """Give what stands in a row; None if there is none, or none that is ours, or it cannot be read now."""
@@ -91,6 +111,8 @@ class Reader:
     def _look(self, now: float) -> sqlite3.Connection | None:
         """Open the database when it is there, and another one when it was replaced."""
         self._look_at = now + REST
+        if self._spoilt:
+            return None
         try:
             inode = self._path.stat().st_ino
         except OSError:
