@@ -14,7 +14,18 @@ class Forked(Protocol):
         """Begin anew: fresh locks, and nothing that only another thread could finish."""
 
 
+class Paused(Protocol):
+    """Something that must stand still while the process forks."""
+
+    def _before_fork(self) -> None:
+        """Stand still; not for long, as the fork waits."""
+
+    def _after_fork_in_parent(self) -> None:
+        """Go on."""
+
+
 _registered: weakref.WeakSet[Forked] = weakref.WeakSet()
+_paused: weakref.WeakSet[Paused] = weakref.WeakSet()
 
 
 def after(thing: Forked) -> None:
@@ -22,9 +33,24 @@ def after(thing: Forked) -> None:
     _registered.add(thing)
 
 
+def around(thing: Paused) -> None:
+    """Let a thing stand still around every fork, for as long as it lives."""
+    _paused.add(thing)
+
+
+def _pause() -> None:
+    for thing in list(_paused):
+        thing._before_fork()
+
+
+def _go_on() -> None:
+    for thing in list(_paused):
+        thing._after_fork_in_parent()
+
+
 def _begin_anew() -> None:
     for thing in list(_registered):
         thing._after_fork()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(before=_pause, after_in_parent=_go_on, after_in_child=_begin_anew)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -55,9 +55,10 @@ def encode(value: Any) -> bytes:
     try:
         if type(value) is str:
             return _TEXT + value.encode("utf-8", "surrogatepass")
-        text = json.dumps(
-            _Telling().told(value, _DEPTH), ensure_ascii=False, separators=(",", ":"), check_circular=False
-        )
+        telling = _Telling()
+        told = telling.told(value, _DEPTH)
+        telling.check()
+        text = json.dumps(told, ensure_ascii=False, separators=(",", ":"), check_circular=False)
         return _JSON + text.encode("utf-8", "surrogatepass")
     except (NotEncoded, NoExactKey) as problem:
         raise NotEncoded(str(problem)) from None
@@ -103,7 +104,7 @@ class _Telling:
             return value
         if depth == 0:
             raise NotEncoded(f"it is nested deeper than {_DEPTH} levels")
-        self._left -= 1
+        self._left -= 2 if kind is list or kind is dict else 14  # as many characters as it takes at the least
         self.check()
         told, depth = self.told, depth - 1
         if kind is list:
@@ -151,7 +152,9 @@ def _meant(value: Any, depth: int) -> Any:
 def _zone(told: Any) -> timezone | ZoneInfo | None:
     if told is None:
         return None
-    return ZoneInfo(told) if isinstance(told, str) else timezone(timedelta(microseconds=told[0]), told[1])
+    if isinstance(told, str):
+        return ZoneInfo(told)
+    return UTC if told == [0, "UTC"] else timezone(timedelta(microseconds=told[0]), told[1])  # programs ask `is`
 
 
 _CONTAINERS: Mapping[str, Callable[[Any], Any]] = {"\0tuple": tuple, "\0set": set, "\0frozenset": frozenset}

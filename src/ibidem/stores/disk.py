@@ -103,6 +103,8 @@ class Disk:
         self._purged_at = self.stamps.purged_at
         weakref.finalize(self, _let_go, self._keeper, self._reader, self._member, 2.0)
         _open.add(self)
+        self._still = True
+        forks.around(self)
         forks.after(self)
 
     def __repr__(self) -> str:
@@ -240,10 +242,18 @@ class Disk:
         _let_go(self._keeper, self._reader, self._member, timeout)
         self._memory.close()
 
+    def _before_fork(self) -> None:
+        """Close SQLite: a child must not inherit its locks, neither those in its memory nor what it takes for its own."""
+        self._still = self._keeper.pause() and self._reader.pause()
+
+    def _after_fork_in_parent(self) -> None:
+        self._reader.go_on()
+        self._keeper.go_on()
+
     def _after_fork(self) -> None:
         self._keeping = threading.Lock()
-        self._keeper.begin()
-        self._reader.after_fork()
+        self._keeper.begin(spoilt=not self._still)
+        self._reader.after_fork(spoilt=not self._still)
 
 
 def _let_go(keeper: Keeper, reader: Reader, member: Membership, timeout: float) -> None:

@@ -38,6 +38,8 @@ BATCH = 256
 """Entries that one transaction writes at most."""
 TRIES = 30.0
 """Seconds that an entry waits for a database which cannot be written."""
+PAUSE = 1.0
+"""Seconds that a fork waits for the database to be closed."""
 SWEEP = 60.0
 """Seconds between two looks for what has outlived its time."""
 _SPARE = 0.9
@@ -83,8 +85,10 @@ class Keeper:
         self._report = report
         self.begin()
 
-    def begin(self) -> None:
-        """Start with nothing to do, as a forked child does: it has not inherited the thread, nor may it use its files."""
+    def begin(self, *, spoilt: bool = False) -> None:
+        """Start with nothing to do, as a forked child does; see `Reader.after_fork` for `spoilt`."""
+        self._spoilt = spoilt
+        self._resume = threading.Event()
         self._lock = threading.Lock()
         if self.__dict__.get("_database") is not None:
             _inherited.append(self._database)
@@ -129,6 +133,25 @@ class Keeper:
     def stop(self, timeout: float) -> None:
         """Write what waits, and end the thread."""
         self._worker.stop(timeout)
+
+    def pause(self) -> bool:
+        """Close the database, and let the thread stand still until `go_on`; false if that takes too long."""
+        self._resume = resume = threading.Event()
+        if self._worker.idle:
+            return True
+        closed = threading.Event()
+
+        def job(keeper: Keeper) -> None:
+            keeper._close()
+            closed.set()
+            resume.wait(2.0)
+
+        self._worker.hurry(job)
+        return closed.wait(PAUSE)
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self._resume.set()
 
     # -- what the thread does -----------------------------------------------------------------------------------------------
 
@@ -229,6 +252,8 @@ class Keeper:
         """
         from ibidem.stores.database import Corrupt, Database, Unwritable, set_aside
 
+        if self._spoilt:
+            raise _NotNow("this process was forked in the middle of a write")
         pause = 0.01
         while True:
             try:

@@ -28,6 +28,7 @@ REST = 1.0
 
 _ONE = f"SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1 AND length(value) <= {LARGEST}"  # noqa: S608
 _ALL = "SELECT key FROM Cache WHERE raw = 1 AND length(key) = 32 ORDER BY rowid"
+_IS_A_VIEW = "SELECT 1 FROM sqlite_master WHERE name = 'Cache' AND type <> 'table'"
 
 
 class Reader:
@@ -48,12 +49,32 @@ class Reader:
         self._inode = 0
         self._look_at = 0.0
         self._ends = 0.0
+        self._is_paused = False
+        self._spoilt = False
 
-    def after_fork(self) -> None:
-        """Begin anew: SQLite's connections must neither be used nor closed in a forked child."""
+    def pause(self) -> bool:
+        """Close the connection and let nobody open another until `go_on`; false if that takes too long."""
+        self._is_paused = self._lock.acquire(timeout=2 * LONGEST)
+        if self._is_paused:
+            self._drop()
+        return self._is_paused
+
+    def go_on(self) -> None:
+        """End a pause."""
+        if self._is_paused:
+            self._is_paused = False
+            self._lock.release()
+
+    def after_fork(self, *, spoilt: bool) -> None:
+        """Begin anew.
+
+        Args:
+            spoilt: SQLite was in use during the fork: it may wait for ever here, for a thread that is not there.
+        """
         if self._connection is not None:
             self._abandoned.append(self._connection)
         self._begin()
+        self._spoilt = spoilt
 
     def row(self, name: bytes) -> bytes | None:
         """Give what stands in a row; None if there is none, or none that is ours, or it cannot be read now."""
@@ -90,6 +111,8 @@ class Reader:
     def _look(self, now: float) -> sqlite3.Connection | None:
         """Open the database when it is there, and another one when it was replaced."""
         self._look_at = now + REST
+        if self._spoilt:
+            return None
         try:
             inode = self._path.stat().st_ino
         except OSError:
@@ -110,6 +133,9 @@ class Reader:
                 connection.execute(f"PRAGMA {pragma}")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST)
             connection.set_progress_handler(lambda: time.monotonic() > self._ends, 10_000)
+            self._ends = time.monotonic() + LONGEST
+            if connection.execute(_IS_A_VIEW).fetchone() is not None:
+                raise sqlite3.DatabaseError("its rows are a view, and may have no end")
         except sqlite3.Error:
             connection.close()
             raise

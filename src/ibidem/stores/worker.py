@@ -67,13 +67,19 @@ class Worker(Generic[J]):
         Args:
             timeout: Seconds to wait for that.
         """
-        thread = self._thread
+        with self._lock:  # or it may not have been started yet
+            thread = self._thread
         if thread is not None:
             self._ends = True
             self._hurry.set()
             self._wake.set()
             if thread is not threading.current_thread():  # a store may be collected here
                 thread.join(timeout)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and there is no thread."""
+        return self._thread is None and not self._jobs
 
     def _start(self) -> None:
         with self._lock:
