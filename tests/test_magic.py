@@ -28,7 +28,9 @@ def plain_shell(tmp_path_factory):
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.ipython_dir = str(tmp_path_factory.mktemp("ipython"))
-    return InteractiveShell(config=config)
+    main = sys.modules["__main__"]  # a shell puts a module of its own there, and others want the real one
+    yield InteractiveShell(config=config)
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture

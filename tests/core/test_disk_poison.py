@@ -66,7 +66,8 @@ def used(folder):
         for _ in range(2):  # what was put before a database is set aside is gone with it, or counted as not stored
             store.put(a_key("new"), entry(store))
             store.flush()
-            store._keeper.ask(lambda keeper: keeper._sweep_now(), 10)
+            store._keeper._sweep_at = 0.0
+            store._keeper.ask(lambda keeper: keeper._sweep_if_time(), 10)
         assert from_disk(store, a_key("new")) is not None, store.counts()
         store.forget(lambda *_: False)
         store.put(a_key(), entry(store))

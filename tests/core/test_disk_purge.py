@@ -289,14 +289,14 @@ def test_a_mark_is_seen_by_another_process_at_once_r19(two):
 
 def test_a_mark_is_seen_while_the_lock_is_held_r19(two):
     one, other = two
-    with one.stamps.locked():
+    with one._member.locked():
         other.mark("pay")
         assert one.marked("pay")
 
 
 def test_a_mark_of_a_process_that_cannot_join_is_seen_by_those_who_have_r19(folder, two):
     one, _ = two
-    with one.stamps.locked():
+    with one._member.locked():
         late = Disk(folder, key=KEY)
         assert not late.stamps.shared
     late.mark("pay")

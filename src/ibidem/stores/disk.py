@@ -156,6 +156,9 @@ class Disk:
         with self._keeping:
             if entry.snapshot < stamps.purged_at or not self._memory.put(key, entry):
                 return False
+            if entry.snapshot < stamps.purged_at:  # another process purged between the two
+                self._memory.forget(lambda other, _: other == key)
+                return False
         if self._row(key) is not None and stamps.shared:
             self._keeper.put(key, entry)
         return True
