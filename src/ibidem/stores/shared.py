@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable
-from zlib import crc32
+from hashlib import blake2b
 
 from ibidem.core import forks
 from ibidem.core.resources import Cell
@@ -44,7 +44,7 @@ class _Slots(dict[Cell, int]):
         # A run and a process are numbered in each process: theirs are not ours.
         name = (*cell, self._own) if cell[0] == "conversation" and cell[1] != "thread" else cell
         text = "\0".join(name).encode("utf-8", "surrogatepass")
-        slot = FIRST + crc32(text) % SLOTS  # whoever makes two collide makes both be read again
+        slot = FIRST + int.from_bytes(blake2b(text, digest_size=8).digest(), "little") % SLOTS
         if len(self) >= self._LIMIT:
             self.clear()
         self[cell] = slot
