@@ -1,8 +1,9 @@
 """The codec: plain values to bytes and back, exactly, without naming anything that could be called.
 
-A text is written as it is; everything else as JSON, and one object with one key that begins with NUL for what JSON cannot say, as in `core/keys.py`; but here the order
-of dictionaries is kept, and everything can be read back. What is not of these types is not written: no class is ever
-looked up by a name that stands in a file. Values of other types stay in the memory of the process that read them.
+A text is written as it is; everything else as JSON, and one object with one key that begins with NUL for what JSON cannot
+say, as in `core/keys.py`; but here the order of dictionaries is kept, and everything can be read back. What is not of these
+types is not written: no class is ever looked up by a name that stands in a file. Values of other types stay in the memory
+of the process that read them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _NUL = "\\u0000"
 """How JSON writes the character that begins a tag: where it does not occur, there is nothing to translate."""
 
 _TEXT, _JSON = b"t", b"j"
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # `json.loads` looks for white space first
+scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+"""Reads JSON from a place in a text, and gives the value and where it ends; `json.loads` looks for white space first."""
 
 
 _STRANGE = (
@@ -76,7 +78,7 @@ def decode(raw: bytes | memoryview) -> Any:
         kind, text = raw[:1], str(raw[1:], "utf-8", "surrogatepass")
         if kind == _TEXT:
             return text
-        value, end = _scan(text, 0)
+        value, end = scan(text, 0)
         value = _meant(value, _DEPTH) if _NUL in text else value
     except _STRANGE as problem:
         raise NotDecoded(f"not of this codec: {type(problem).__name__}") from None

@@ -8,7 +8,6 @@ database costs hits, and never an answer.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -33,8 +32,6 @@ from ibidem.stores.protocol import Entry
 from ibidem.stores.reader import Reader
 from ibidem.stores.records import Records
 from ibidem.stores.shared import SharedStamps
-
-_open: weakref.WeakSet[Disk] = weakref.WeakSet()
 
 
 class Disk:
@@ -101,8 +98,8 @@ class Disk:
         )
         self._marks = Marks(self.path / "marks", self._member, self.stamps, tell)
         self._purged_at = self.stamps.purged_at
+        # At the end of the process too: then nobody calls `close`.
         weakref.finalize(self, _let_go, self._keeper, self._reader, self._member, 2.0)
-        _open.add(self)
         self._still = True
         forks.around(self)
         forks.after(self)
@@ -317,10 +314,3 @@ def _folder(path: str | os.PathLike[str]) -> Path:
     with contextlib.suppress(FileNotFoundError):
         folders.check(folder)
     return folder
-
-
-@atexit.register
-def _close_all() -> None:
-    for store in list(_open):
-        with contextlib.suppress(Exception):
-            store.close(2.0)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibidem.core.call import Key
-from ibidem.stores.codec import LARGEST, NotDecoded, NotEncoded, decode, encode
+from ibidem.stores.codec import LARGEST, NotDecoded, NotEncoded, decode, encode, scan
 from ibidem.stores.protocol import Entry
 
 Buffer = bytes | memoryview
@@ -125,9 +125,7 @@ class Records:
             return None
         head, rest = found
         try:
-            identity, partition, arguments = _scan(str(rest[head[6] : head[6] + head[7]], "utf-8", "surrogatepass"), 0)[
-                0
-            ]
+            identity, partition, arguments = _parts(rest[head[6] : head[6] + head[7]])
             key = Key(identity, tuple(partition), bytes.fromhex(arguments))
             return (key, _entry(head, rest)) if self.row(key) == row else None
         except _UNREADABLE:
@@ -174,7 +172,7 @@ class Hmac:
 
 def _entry(head: _Head, rest: Buffer) -> Entry:
     _, snapshot, stored_at, ttl, elapsed, size, hit, listed = head
-    (tool, conversation, cells), _ = _scan(str(rest[:hit], "utf-8", "surrogatepass"), 0)
+    tool, conversation, cells = _parts(rest[:hit])
     value = decode(rest[hit + listed :])
     kept = tuple([tuple(cell) for cell in cells])
     return Entry(value, snapshot, kept, stored_at, None if ttl < 0 else ttl, elapsed, tool, conversation, size)
@@ -184,4 +182,6 @@ def _json(parts: list[Any]) -> bytes:
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # as in codec.py
+def _parts(text: Buffer) -> Any:
+    """Read what `_json` wrote."""
+    return scan(str(text, "utf-8", "surrogatepass"), 0)[0]
