@@ -6,6 +6,7 @@ Two `Disk` objects of one folder are to each other what two processes are: each 
 import contextlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,14 @@ from ibidem.stores.disk import Disk
 
 KEY = "a key of the tests, long enough"
 SOAK = bool(os.environ.get("IBIDEM_SOAK"))
+
+
+def delete(folder):
+    """Delete a folder that is in use: SQLite makes and deletes files in it at the same moment."""
+    while folder.exists():
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
+            break  # whoever makes it anew has noticed
 
 
 class World:

@@ -3,12 +3,11 @@
 import contextlib
 import os
 import resource
-import shutil
 import sqlite3
 import time
 
 import pytest
-from disk_kit import Agent, Warnings, agents, process
+from disk_kit import Agent, Warnings, agents, delete, process
 
 from ibidem.stores import keeper
 from ibidem.stores.board import Board
@@ -90,13 +89,13 @@ def empty(folder):
 
 @contextlib.contextmanager
 def database_deleted(folder):
-    shutil.rmtree(folder / "results")
+    delete(folder / "results")
     yield
 
 
 @contextlib.contextmanager
 def folder_deleted(folder):
-    shutil.rmtree(folder)
+    delete(folder)
     yield
 
 
@@ -108,7 +107,7 @@ def folder_moved(folder):
 
 @contextlib.contextmanager
 def journals_deleted(folder):
-    shutil.rmtree(folder / "open")
+    delete(folder / "open")
     yield
 
 
@@ -120,14 +119,14 @@ def stamps_deleted(folder):
 
 @contextlib.contextmanager
 def a_folder_for_the_database(folder):
-    shutil.rmtree(folder / "results")
+    delete(folder / "results")
     database(folder).mkdir(parents=True)
     yield
 
 
 @contextlib.contextmanager
 def a_file_for_the_results(folder):
-    shutil.rmtree(folder / "results")
+    delete(folder / "results")
     (folder / "results").write_text("no folder")
     yield
 
@@ -294,7 +293,7 @@ def test_r5_a_change_at_once_after_the_folder_was_replaced_is_told_to_those_who_
         with agents(folder) as (world, old):
             old.write()
             assert old.read() == 1
-            shutil.rmtree(folder)
+            delete(folder)
             new = Agent(world, folder)
             assert new.read() == 1
             old.write()

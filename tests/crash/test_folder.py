@@ -6,6 +6,7 @@ import sqlite3
 import time
 
 import pytest
+from disk_kit import delete
 from langgraph.errors import GraphInterrupt
 from processes import KEY, children
 
@@ -250,7 +251,7 @@ def test_a_folder_that_was_deleted_and_restored_from_a_copy_is_not_believed(tmp_
         store = Disk(folder, key=KEY)
         store.stamps.touch(RAISED)  # of which the copy knows nothing
         store.close()
-        shutil.rmtree(folder)
+        delete(folder)
         shutil.copytree(copy, folder)
         assert not served(folder)
 
@@ -259,7 +260,7 @@ def test_a_folder_that_is_replaced_under_a_living_process_ends_what_it_knew(tmp_
     folder = tmp_path / "store"
     store = Disk(folder, key=KEY)
     store.put(a_key(), entry(store))
-    shutil.rmtree(folder)
+    delete(folder)
     other = Disk(folder, key=KEY)
     other.stamps.touch(RAISED)
     time.sleep(2 * LOOK)
@@ -280,7 +281,7 @@ def test_a_result_of_a_folder_that_was_replaced_is_not_written_to_the_new_one(tm
     folder = tmp_path / "store"
     store = Disk(folder, key=KEY)
     snapshot = store.stamps.now()
-    shutil.rmtree(folder)
+    delete(folder)
     other = Disk(folder, key=KEY)
     time.sleep(2 * LOOK)
     store.put(a_key(), an_entry(snapshot=snapshot, stored_at=store.now(), ttl=None, cells=CELLS))
