@@ -22,6 +22,7 @@ from ibidem.core import forks
 from ibidem.core.call import Key
 from ibidem.core.effects import TTL, seconds
 from ibidem.core.identity import OBJECT
+from ibidem.report.progress import track
 from ibidem.stores import folders, keyring
 from ibidem.stores.keeper import Keeper
 from ibidem.stores.marks import Marks
@@ -197,7 +198,8 @@ class Disk:
         self._mind_purges()
         found = dict(self._memory.entries())
         incarnation, now = self.stamps.incarnation, self.now()
-        for row in self._reader.names() if self.stamps.shared else ():
+        rows = self._reader.names() if self.stamps.shared else []
+        for row in track(rows, len(rows), "reading what is remembered"):
             record = self._reader.row(row)
             listed = None if record is None else self._records.listed(row, record, incarnation)
             if listed is not None and listed[1].alive(now):
