@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import diskcache
 
+from ibidem.stores import folders
 from ibidem.stores.codec import LARGEST
 from ibidem.stores.reader import FILE, MODE
 
@@ -104,6 +105,8 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with _translated():
+            with contextlib.suppress(FileNotFoundError):
+                folders.check(folder.parent)  # each time: something else may stand there by now
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make(folder / FILE)
             self._inode = (folder / FILE).stat().st_ino

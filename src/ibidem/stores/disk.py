@@ -146,6 +146,9 @@ class Disk:
         with self._keeping:
             if self.stamps.purged_at != purged_at:  # it may have been deleted after we read it
                 return None
+            newest = self._memory.get(key)
+            if newest is not None and newest.snapshot > entry.snapshot:  # another thread has put it; it is not written yet
+                return newest
             self._memory.put(key, entry)
         return entry
 
