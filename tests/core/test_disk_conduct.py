@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from disk_kit import KEY, SOAK, Agent, Warnings, World, agents
+from disk_kit import KEY, SOAK, Agent, Warnings, World, agents, run
 
 from ibidem import Guard, Read, Write, wrap
 from ibidem.stores import disk, journals
@@ -86,7 +86,6 @@ def test_a_forked_child_reads_and_writes_and_its_parent_sees_it_r7(folder):
         assert world.reads == 1
 
 
-@pytest.mark.skipif(not SOAK, reason="it has stood still once on a busy machine, and the cause is not found: make soak")
 def test_a_fork_in_the_middle_of_everything_hangs_nobody_r7(folder):
     with agents(folder, 2) as (_, one, other):
         stop = threading.Event()
@@ -115,6 +114,62 @@ def test_a_fork_in_the_middle_of_everything_hangs_nobody_r7(folder):
             stop.set()
             for thread in threads:
                 thread.join()
+
+
+def test_threads_that_fork_at_once_leave_the_store_as_it_was_r7(folder):
+    with agents(folder) as (_, one):
+        one.write()
+        one.read()
+        one.store.flush()
+
+        spoilt = []
+
+        def fork_often():
+            for _ in range(10):
+                spoilt.append(forked(lambda: one.store._keeper._spoilt or one.store._reader._spoilt))
+
+        in_threads(fork_often, fork_often, fork_often)
+        assert spoilt == ["False"] * 30
+        assert one.store._reader._lock.acquire(timeout=5), "nobody lets go of it any more"
+        one.store._reader._lock.release()
+        one.store._memory.close()
+        assert [entry.value for _, entry in one.store.entries()] == [1]
+
+
+def test_one_that_cannot_stand_still_keeps_no_other_from_it_r7(folder, monkeypatch):
+    with agents(folder, 2) as (_, one, other):
+        one.read()
+        other.read()
+        one.store.flush()
+        monkeypatch.setattr(one.store._keeper, "pause", lambda: 1 / 0)
+        assert forked(lambda: [agent.store._reader._spoilt for agent in (one, other)]) == "[True, False]"
+
+
+def test_a_store_that_is_collected_during_a_fork_hangs_nobody_r7(folder):
+    script = """
+        import os, sys
+        from ibidem.core import forks
+        from ibidem.stores.disk import Disk
+
+        class Drops:
+            def _before_fork(self):
+                held.clear()
+
+            def _after_fork_in_parent(self):
+                pass
+
+        for _ in range(10):
+            drops, held = Drops(), [Disk(sys.argv[1], key="a key of the tests, long enough")]
+            held[0].entries()
+            forks.around(drops)
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            assert not held
+        print("done")
+    """
+    assert run(script, folder) == "done"
 
 
 def test_a_fork_while_another_thread_opens_a_store_hangs_nobody_r7(folder):

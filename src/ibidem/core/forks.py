@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import weakref
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Forked(Protocol):
@@ -38,19 +42,41 @@ def around(thing: Paused) -> None:
     _paused.add(thing)
 
 
+_one_at_a_time = threading.Lock()
+_standing: list[Paused] = []
+"""What stands still for the fork under way. Nothing of it may be collected meanwhile: its finalizer would wait for ever."""
+
+
 def _pause() -> None:
-    for thing in list(_paused):
-        thing._before_fork()
+    _one_at_a_time.acquire()
+    _standing[:] = _all(_paused)
+    for thing in _standing:
+        with contextlib.suppress(Exception):  # the others must stand still all the same
+            thing._before_fork()
 
 
 def _go_on() -> None:
-    for thing in list(_paused):
-        thing._after_fork_in_parent()
+    try:
+        for thing in _standing:
+            with contextlib.suppress(Exception):
+                thing._after_fork_in_parent()
+    finally:
+        _standing.clear()
+        _one_at_a_time.release()
 
 
 def _begin_anew() -> None:
-    for thing in list(_registered):
+    global _one_at_a_time  # noqa: PLW0603
+    _one_at_a_time = threading.Lock()
+    for thing in _all(_registered):
         thing._after_fork()
+    _standing.clear()  # last: what is collected here takes locks that were held for the fork
+
+
+def _all(things: weakref.WeakSet[T]) -> list[T]:
+    while True:
+        with contextlib.suppress(RuntimeError):  # another thread has added one
+            return list(things)
 
 
 os.register_at_fork(before=_pause, after_in_parent=_go_on, after_in_child=_begin_anew)

@@ -147,7 +147,7 @@ class Disk:
             if self.stamps.purged_at != purged_at:  # it may have been deleted after we read it
                 return None
             newest = self._memory.get(key)
-            if newest is not None and newest.snapshot > entry.snapshot:  # another thread has put it; it is not written yet
+            if newest is not None and newest.snapshot > entry.snapshot:  # put meanwhile, and not written yet
                 return newest
             self._memory.put(key, entry)
         return entry
@@ -249,6 +249,7 @@ class Disk:
 
     def _before_fork(self) -> None:
         """Close SQLite: a child must not inherit its locks, neither those in its memory nor what it takes for its own."""
+        self._still = False  # whatever happens in the next line
         self._still = self._keeper.pause() and self._reader.pause()
 
     def _after_fork_in_parent(self) -> None:

@@ -137,14 +137,14 @@ class Keeper:
     def pause(self) -> bool:
         """Close the database, and let the thread stand still until `go_on`; false if that takes too long."""
         self._resume = resume = threading.Event()
-        if self._worker.idle:
+        if self._worker.hold():
             return True
         closed = threading.Event()
 
         def job(keeper: Keeper) -> None:
             keeper._close()
             closed.set()
-            resume.wait(2.0)
+            resume.wait()
 
         self._worker.hurry(job)
         return closed.wait(PAUSE)
@@ -152,6 +152,7 @@ class Keeper:
     def go_on(self) -> None:
         """End a pause."""
         self._resume.set()
+        self._worker.let_go()
 
     # -- what the thread does -----------------------------------------------------------------------------------------------
 

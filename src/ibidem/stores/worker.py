@@ -42,7 +42,7 @@ class Worker(Generic[J]):
         self._jobs: deque[J] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._ends = False
+        self._ends = self._held = False
         self._wake = threading.Event()
         self._hurry = threading.Event()
 
@@ -76,10 +76,19 @@ class Worker(Generic[J]):
             if thread is not threading.current_thread():  # a store may be collected here
                 thread.join(timeout)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits, and there is no thread."""
-        return self._thread is None and not self._jobs
+    def hold(self) -> bool:
+        """Let no thread start until `let_go`; false if there is one already, or something waits for one."""
+        self._lock.acquire()
+        self._held = self._thread is None and not self._jobs
+        if not self._held:
+            self._lock.release()
+        return self._held
+
+    def let_go(self) -> None:
+        """End what `hold` began."""
+        if self._held:
+            self._held = False
+            self._lock.release()
 
     def _start(self) -> None:
         with self._lock:
