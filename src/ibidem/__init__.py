@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ibidem.bound import Bound
 from ibidem.core.call import Call, Inner, Layer, Outcome
 from ibidem.core.effects import Effect, Live, Nested, Pure, Read, Write
-from ibidem.core.faults import Fault
-from ibidem.guard import Bound, Guard
+from ibidem.core.faults import CallTimeout, CircuitOpen, Fault
+from ibidem.core.policies import Breaker, Retry
+from ibidem.guard import Guard
 from ibidem.report.events import Event, IbidemWarning
 from ibidem.report.statistics import Stats
 from ibidem.stores.memory import Memory
@@ -28,7 +30,10 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Bound",
+    "Breaker",
     "Call",
+    "CallTimeout",
+    "CircuitOpen",
     "Effect",
     "Entry",
     "Event",
@@ -43,6 +48,7 @@ __all__ = [
     "Outcome",
     "Pure",
     "Read",
+    "Retry",
     "Stats",
     "Store",
     "ToolNode",

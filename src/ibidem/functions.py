@@ -8,13 +8,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ibidem.bound import Bound
 from ibidem.core.call import Call, Outcome, Tool, passing
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
 from ibidem.core.identity import Identity
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
-from ibidem.guard import Bound
 from ibidem.wrapping import binding_of
 
 _ORDINARY = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -88,14 +88,14 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         if passing(called):
             return function(*args, **kwargs)
         asked = ask(args, kwargs, BLOCKING)
-        return (asked if isinstance(asked, Outcome) else run_blocking(guard.run(asked))).unwrap()
+        return (asked if isinstance(asked, Outcome) else run_blocking(guard.through(asked))).unwrap()
 
     @functools.wraps(function)
     async def awaited(*args: Any, **kwargs: Any) -> Any:
         if passing(awaited):
             return await function(*args, **kwargs)
         asked = ask(args, kwargs, ASYNCIO)
-        return (asked if isinstance(asked, Outcome) else await guard.run(asked)).unwrap()
+        return (asked if isinstance(asked, Outcome) else await guard.through(asked)).unwrap()
 
     wrapper = awaited if awaits else called
     wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool})

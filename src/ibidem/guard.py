@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import html
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ibidem import options
+from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
 from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
-from ibidem.core.effects import Effect, Pure, reject_unknown
+from ibidem.core.durations import TTL, reject_unknown
+from ibidem.core.effects import Effect, Pure
+from ibidem.core.faults import Kind
 from ibidem.core.flights import Flights
 from ibidem.core.keys import NoExactKey, canonical
+from ibidem.core.policies import Breaker, Retry
 from ibidem.core.resources import Cell, parse_answer, read_cells, write_cells
 from ibidem.core.runtime import Runtime
+from ibidem.layers.breaker import Breakers
+from ibidem.layers.chain import compose
+from ibidem.layers.deadline import Deadline
 from ibidem.layers.execute import Execute
+from ibidem.layers.fallback import Fallback
 from ibidem.layers.memo import Memo
-from ibidem.options import OPTIONS
-from ibidem.report.events import Event, Kind, logger
-from ibidem.report.statistics import Recorder, Stats
+from ibidem.layers.retry import Retries
+from ibidem.layers.timeout import Timeout
+from ibidem.options import OPTIONS, Errors
+from ibidem.report.events import Event
+from ibidem.report.reporter import Reporter
+from ibidem.report.statistics import Stats
 from ibidem.report.tables import Entries, EntryView, Explained, Explanation
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
-
-Chain = Callable[[Call], Awaitable[Outcome]]
 
 
 class Sought(NamedTuple):
@@ -52,6 +61,12 @@ class Guard:
         store: Where results are remembered; None: in memory, nothing touches the disk.
         user: `(config, context) -> user`: tells whose call it is, for `scope="user"`.
         trust_mcp: Whether to believe an MCP server that says a tool only reads. A hint is a claim of the server's.
+        timeout: How long a call of a declared tool may take in all, unless its effect says otherwise.
+        retry: When calls of declared tools that can do no harm twice are made again.
+        breaker: When tools are left alone; each declared tool has one of its own, unless the breaker has a name.
+        errors: What a model reads of failures: "message" for all tools, "raise" for none, or a function from `Fault` to
+            text for all; None: messages, of declared tools only.
+        faults: What exceptions of your own mean: class to kind.
         outside: Layers around the memo: they see every call.
         inside: Layers around execution: they see the calls that run.
         on_event: Told of everything that happens; what it raises is logged and goes no further.
@@ -75,6 +90,11 @@ class Guard:
         store: Store | None = None,
         user: UserOf | None = None,
         trust_mcp: bool = False,
+        timeout: TTL = None,
+        retry: Retry | None = None,
+        breaker: Breaker | None = None,
+        errors: Errors = None,
+        faults: Mapping[type[Exception], Kind] | None = None,
         outside: Sequence[Layer] = (),
         inside: Sequence[Layer] = (),
         on_event: Callable[[Event], object] | None = None,
@@ -86,16 +106,17 @@ class Guard:
         switch = options.switch()
         self.off = switch == "off"
         self.store: Store = store if store is not None and switch != "memory" else Memory()
-        self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
-        self.on_event = on_event
+        declarations = Declarations.of(effects, reads, writes, live, default)
+        self.toolbox = Toolbox(declarations, options.defaults(self._options), trust_mcp=trust_mcp)
+        self.errors = errors
         self._user = user
-        self._memo = Memo(self.store, Flights(), self._not_remembered)
-        self.layers: tuple[Any, ...] = (*outside, self._memo, *inside, Execute())
-        self._chain: Chain = Execute()
-        for layer in reversed(self.layers[:-1]):
-            self._chain = _around(layer, self._chain)
+        self._reporter = Reporter(on_event)
+        self._memo = Memo(self.store, Flights(), self._reporter.not_remembered)
+        self._breakers = Breakers(self._reporter.switched)
+        around = (*outside, Fallback(), Deadline(), self._memo, Retries(self._reporter.retried))
+        self.layers: tuple[Any, ...] = (*around, self._breakers, Timeout(), *inside, Execute())
+        self._chain = compose(self.layers)
         self.sees_every_call = bool(outside)
-        self._recorder = Recorder()
 
     def __repr__(self) -> str:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
@@ -180,7 +201,7 @@ class Guard:
         asking = () if isinstance(tool.effect, Pure) else sought.asker.looks_at(tool.effect.scope)
         outcome = self._memo.find(key, asking)
         if outcome is not None:
-            self._record(tool, sought.asker.conversation[1], outcome, None)
+            self._reporter.came(tool.name, sought.asker.conversation[1], outcome, None)
         return outcome
 
     def prepare(
@@ -212,44 +233,21 @@ class Guard:
         cells, asking = ((), ()) if pure else (read_cells(resources), who.looks_at(effect.scope))
         return Call(tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent)
 
-    async def run(self, call: Call) -> Outcome:
-        """Take a call through the layers."""
+    async def through(self, call: Call) -> Outcome:
+        """Take a call through the layers. Called by adapters."""
         try:
             outcome = await self._chain(call)
         except BaseException as flow:
-            self._recorder.stopped(call.tool.name)
-            self._tell("interrupted", call.tool.name, call.asker.conversation[1], reason=type(flow).__name__)
+            self._reporter.stopped(call, flow)
             raise
-        self._record(call.tool, call.asker.conversation[1], outcome, call.reason)
+        self._reporter.came(call.tool.name, call.asker.conversation[1], outcome, call.reason)
         return outcome
-
-    def _record(self, tool: Tool, conversation: str, outcome: Outcome, reason: str | None) -> None:
-        failed = outcome.fault is not None
-        self._recorder.came(tool.name, outcome.how, outcome.elapsed, failed=failed, reason=reason)
-        if self.on_event is not None:
-            kind: Kind = "failed" if failed and outcome.how == "ran" else outcome.how
-            self._tell(kind, tool.name, conversation, outcome.elapsed, outcome.age, reason or "")
-
-    def _not_remembered(self, call: Call, reason: str) -> None:
-        self._recorder.not_remembered(call.tool.name, reason)
-        logger.debug("%s: a result was not remembered: %s", call.tool.name, reason)
-        self._tell("not remembered", call.tool.name, call.asker.conversation[1], reason=reason)
-
-    def _tell(
-        self, kind: Kind, tool: str, conversation: str, elapsed: float = 0.0, age: float = 0.0, reason: str = ""
-    ) -> None:
-        if self.on_event is None:
-            return
-        try:
-            self.on_event(Event(kind, tool, conversation, elapsed, age, reason))
-        except Exception:
-            logger.exception("on_event failed; the call goes on")
 
     # -- answering questions --------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
         """Count calls, where their results came from, and what was saved."""
-        return self._recorder.snapshot()
+        return self._reporter.snapshot()
 
     def explain(self, target: Any = None) -> Explanation:
         """Say, for each tool, its effect, where that was declared, and how its results are kept apart.
@@ -305,22 +303,3 @@ class Guard:
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
-
-
-class Bound:
-    """A guard and who asks. Accepted wherever a guard is."""
-
-    def __init__(self, guard: Guard, given: Given) -> None:
-        self.guard = guard
-        self.given = given
-
-    def __repr__(self) -> str:
-        said = {name: value for name, value in self.given._asdict().items() if value is not None}
-        return f"<{self.guard!r} bound to {said}>"
-
-
-def _around(layer: Layer, inner: Chain) -> Chain:
-    def step(call: Call) -> Awaitable[Outcome]:
-        return layer(call, inner)
-
-    return step

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar, Unpack, get_args
 
+from ibidem.core.durations import TTL, reject_unknown, seconds, some_seconds
+from ibidem.core.policies import Breaker, Retry, check_options
 from ibidem.core.resources import EVERYTHING, Resource, Spec, Template, parse_answer
 
 T = TypeVar("T")
@@ -16,55 +14,33 @@ T = TypeVar("T")
 Scope = Literal["conversation", "user", "shared"]
 """Who may be given a remembered result: the conversation that read it, every conversation of its user, or everybody."""
 
-TTL = float | str | timedelta | None
-"""A time to live: seconds, a text such as `"10m"`, a `timedelta`, or None for "until a write"."""
-
 READ_TTL = 300.0
 """Seconds a `Read` is remembered by default: what both caches that agents are mostly given today use."""
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
+SETTLE = 60.0
+"""Seconds that the resources of a write stay open after it ended without anybody knowing how: longer than the usual
+timeouts of servers, after which they give up what they were doing."""
 
 MARK = "__ibidem_effect__"
 """The attribute under which a decorated function or tool carries its effect."""
 
 
-def seconds(value: TTL, *, what: str = "ttl") -> float | None:
-    """Read a duration as seconds.
+class Failures(TypedDict, total=False):
+    """The options about failures that effects take, each as far as it makes sense for it."""
 
-    Raises:
-        ValueError: It is not a positive, finite time.
-    """
-    if value is None:
-        return None
-    advice = "give seconds, a text such as '30s', '10m', '2h' or '7d', a timedelta, or None"
-    if isinstance(value, timedelta):
-        result = value.total_seconds()
-    elif isinstance(value, str):
-        match = _AMOUNT.fullmatch(value)
-        if match is None:
-            raise ValueError(f"{what}={value!r} is not a time: {advice}")
-        result = float(match[1]) * _UNITS[match[2]]
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        result = float(value)
-    else:
-        raise ValueError(f"{what}={value!r} is not a time: {advice}")  # noqa: TRY004
-    if not math.isfinite(result) or result <= 0:
-        raise ValueError(f"{what}={value!r} makes no sense: {advice}; what is never remembered is Live()")
-    return result
+    timeout: TTL
+    """How long a call may take in all; False: as long as it likes, whatever the guard says."""
+    timeout_thread: bool
+    """False for a synchronous tool that must run in its caller's thread: then it cannot be left behind."""
+    retry: Retry | Literal[False]
+    breaker: Breaker | Literal[False]
+    fallback: Any
+    """Given instead of a result that could not be had: a value, or `(arguments, fault) -> value`."""
+    is_error: Callable[[Any], bool]
+    """Tells whether a result reports an error: it counts as a failure, and is not remembered."""
 
 
-def reject_unknown(owner: str, unknown: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse options that do not exist, and name the likely ones.
-
-    Raises:
-        TypeError: There are any.
-    """
-    known = list(known)
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}=?" if near else f"it takes {', '.join(known) or 'none'}"
-        raise TypeError(f"{owner} has no option {name!r}: {hint}")
+FAILURES = tuple(Failures.__annotations__)
 
 
 class Effect:
@@ -77,6 +53,10 @@ class Effect:
     """Whether results may be kept for later calls."""
     changes: ClassVar[bool] = False
     """Whether the call may change what others read."""
+    declared: ClassVar[bool] = True
+    """Whether anything is known of the call at all."""
+    inherits: ClassVar[bool] = True
+    """Whether what the guard says about failures of all its tools holds for the call."""
     options: ClassVar[tuple[str, ...]] = ()
 
     resources: tuple[Template | Callable[..., Any], ...] = ()
@@ -87,7 +67,18 @@ class Effect:
     identity: str | None = None
     merge: bool = False
     also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None
+    timeout: float | Literal[False] | None = None
+    timeout_thread: bool = True
+    retry: Retry | Literal[False] | None = None
+    breaker: Breaker | Literal[False] | None = None
+    fallback: Any = None
     is_error: Callable[[Any], bool] | None = None
+    idempotency_key: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running the call twice does no more than running it once."""
+        return not self.changes
 
     def __call__(self, target: T) -> T:
         """Declare this effect on a function or tool, and return that very object."""
@@ -146,9 +137,11 @@ class Effect:
         except Exception:
             return None
 
-    def _keep(self, **given: Any) -> None:
+    def _keep(self, failures: Failures, **given: Any) -> None:
         """Set the options, leaving defaults to the class so that `repr` and equality stay short."""
-        for name, value in given.items():
+        owner = type(self).__name__
+        reject_unknown(owner, [name for name in failures if name not in self.options], self.options)
+        for name, value in {**given, **check_options(owner, failures)}.items():
             if value != getattr(type(self), name):
                 setattr(self, name, value)
 
@@ -176,12 +169,12 @@ class Pure(Effect):
         ttl: How long it is remembered; None, the default, for ever.
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
-        is_error: Tells whether a result reports an error; such results are not remembered.
+        **failures: What is done about failures: see `Failures`.
     """
 
     remembered = True
     merge = True
-    options = ("ttl", "scope", "identity", "is_error")
+    options = ("ttl", "scope", "identity", *FAILURES)
 
     def __init__(
         self,
@@ -189,11 +182,9 @@ class Pure(Effect):
         ttl: TTL = None,
         scope: Scope | None = None,
         identity: str | None = None,
-        is_error: Callable[[Any], bool] | None = None,
-        **unknown: Any,
+        **failures: Unpack[Failures],
     ) -> None:
-        reject_unknown("Pure", unknown, self.options)
-        self._keep(ttl=seconds(ttl), identity=identity, is_error=is_error)
+        self._keep(failures, ttl=seconds(ttl), identity=identity)
         self._set_scope(scope)
 
 
@@ -207,13 +198,13 @@ class Read(Effect):
         also: `(arguments, result) -> resources`: what only the result tells that it depends on.
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
-        is_error: Tells whether a result reports an error; such results are not remembered.
+        **failures: What is done about failures: see `Failures`.
     """
 
     remembered = True
     merge = True
     ttl = READ_TTL
-    options = ("ttl", "also", "scope", "identity", "is_error")
+    options = ("ttl", "also", "scope", "identity", *FAILURES)
 
     def __init__(
         self,
@@ -222,12 +213,10 @@ class Read(Effect):
         also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None,
         scope: Scope | None = None,
         identity: str | None = None,
-        is_error: Callable[[Any], bool] | None = None,
-        **unknown: Any,
+        **failures: Unpack[Failures],
     ) -> None:
-        reject_unknown("Read", unknown, self.options)
         self.resources = _specs(resources)
-        self._keep(ttl=seconds(ttl), also=also, identity=identity, is_error=is_error)
+        self._keep(failures, ttl=seconds(ttl), also=also, identity=identity)
         self._set_scope(scope)
 
     def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...] | None:
@@ -239,13 +228,13 @@ class Live(Effect):
 
     Args:
         merge: Whether identical calls under way at the same time may share one run.
+        **failures: What is done about failures: see `Failures`.
     """
 
-    options = ("merge",)
+    options = ("merge", *FAILURES)
 
-    def __init__(self, *, merge: bool = False, **unknown: Any) -> None:
-        reject_unknown("Live", unknown, self.options)
-        self._keep(merge=merge)
+    def __init__(self, *, merge: bool = False, **failures: Unpack[Failures]) -> None:
+        self._keep(failures, merge=merge)
 
     def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...]:  # noqa: ARG002
         return (EVERYTHING,)
@@ -258,36 +247,73 @@ class Write(Effect):
         *resources: Templates, or callables `arguments -> resources`. None at all means `"*"`.
         also: `(arguments, result) -> resources`: what only the result tells that it changed. While the call runs, and
             if it fails to answer, that is taken to be everything.
+        idempotent: Whether running it twice does no more than running it once; only then is it ever retried.
+        idempotency_key: The name of an argument that is filled in with a text of its own for each call, the same for
+            every attempt and after a resume, by which the other side knows a call again. It makes the call idempotent.
+        settle: How long after a call whose outcome is unknown its resources stay open: the other side may still act.
+        **failures: What is done about failures: see `Failures`.
+
+    Raises:
+        ValueError: `retry=` for a call that is not idempotent.
     """
 
     changes = True
-    options = ("also",)
+    idempotent: bool = False
+    settle: float = SETTLE
+    options = ("also", "idempotent", "idempotency_key", "settle", *(n for n in FAILURES if n != "fallback"))
 
     def __init__(
         self,
         *resources: Spec,
         also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None,
-        **unknown: Any,
+        idempotent: bool = False,
+        idempotency_key: str | None = None,
+        settle: TTL = SETTLE,
+        **failures: Unpack[Failures],
     ) -> None:
-        reject_unknown("Write", unknown, self.options)
         self.resources = _specs(resources)
-        self._keep(also=also)
+        if idempotency_key is not None and (not isinstance(idempotency_key, str) or not idempotency_key):
+            raise TypeError(f"idempotency_key={idempotency_key!r} names no argument of the tool")
+        idempotent = idempotent or idempotency_key is not None
+        settled = some_seconds(settle, what="settle")
+        self._keep(failures, also=also, idempotent=idempotent, idempotency_key=idempotency_key, settle=settled)
+        if self.retry and not idempotent and self.retry.max_retries > 0:
+            raise ValueError(
+                f"{self!r} would run twice what must not run twice: a write is retried only with idempotent=True "
+                'or idempotency_key="argument"'
+            )
+
+    @property
+    def repeatable(self) -> bool:
+        return self.idempotent
 
     def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...] | None:
         return super().touched(arguments) if self.resources or self.also else (EVERYTHING,)
 
 
 class Nested(Effect):
-    """The call runs other calls, a sub-agent say, and changes nothing itself: its inner calls speak for themselves."""
+    """The call runs other calls, a sub-agent say, and changes nothing itself: its inner calls speak for themselves.
 
-    def __init__(self, **unknown: Any) -> None:
-        reject_unknown("Nested", unknown, self.options)
+    Args:
+        **failures: What is done about failures: see `Failures`. It is never retried, since its inner calls are.
+    """
+
+    inherits = False
+    options = ("timeout", "timeout_thread", "breaker", "is_error")
+
+    def __init__(self, **failures: Unpack[Failures]) -> None:
+        self._keep(failures)
+
+    @property
+    def repeatable(self) -> bool:
+        return False
 
 
 class Undeclared(Effect):
     """Nothing is known: it runs as without ibidem and, as it may change anything, forgets its conversation's reads."""
 
     changes = True
+    declared = False
 
 
 UNDECLARED = Undeclared()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -133,22 +134,33 @@ class Flight:
             if self.stalled:
                 self.land(None)
 
-    def landed_blocking(self) -> None:
-        """Wait in this thread until it has ended, or is deaf."""
+    def landed_blocking(self, seconds: float | None = None) -> None:
+        """Wait in this thread until it has ended, or is deaf, at most so many seconds."""
         event = threading.Event()
         with _lock:
             if self._done:
                 return
             self._threads.append(event)
         if self.loop is None:
-            event.wait()
+            event.wait(seconds)
             return
         pulse = _Pulse(self.loop)
-        while not event.wait(None if self.detached else PATIENCE):
+        until = None if seconds is None else time.monotonic() + seconds
+        while not event.wait(_shorter(None if self.detached else PATIENCE, until)):
+            if until is not None and time.monotonic() >= until:
+                return
             if self.stalled:
                 self.land(None)
             elif not (self.detached or pulse.beats()):
                 return
+
+
+def _shorter(wait: float | None, until: float | None) -> float | None:
+    """Cut a wait in seconds short at a second of the monotonic clock; None: without end."""
+    if until is None:
+        return wait
+    left = max(0.0, until - time.monotonic())
+    return left if wait is None else min(wait, left)
 
 
 class _Pulse:

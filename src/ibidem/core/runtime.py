@@ -8,14 +8,18 @@ synchronous caller's back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ibidem.core.call import Call, Outcome, within
-from ibidem.core.faults import Fault, is_control_flow
-from ibidem.core.pool import POOL, Task
+from ibidem.core.classify import fault_of
+from ibidem.core.faults import is_control_flow
+from ibidem.core.later import LATER
+from ibidem.core.pool import POOL, TIMED, Task
 
 if TYPE_CHECKING:
     from ibidem.core.flights import Flight
@@ -37,8 +41,20 @@ class Runtime(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Pass time."""
 
-    async def wait(self, flight: Flight) -> None:
-        """Wait until a flight has ended."""
+    async def wait(self, flight: Flight, seconds: float | None = None) -> None:
+        """Wait until a flight has ended, at most so many seconds."""
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call a function in so many seconds, whatever has become of this caller by then."""
+
+    async def limited(self, call: Call, step: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome | None:
+        """Run a step of a call, but wait for it no longer than so many seconds.
+
+        Returns:
+            None if the time is over. What then goes on alone is among `call.work.strays`; if that is nothing, the step
+            never began.
+        """
+        ...
 
     async def invoke(self, call: Call) -> Any:
         """Run the tool itself, in the body of the call."""
@@ -57,9 +73,44 @@ class AsyncioRuntime:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def wait(self, flight: Flight) -> None:
+    async def wait(self, flight: Flight, seconds: float | None = None) -> None:
         with POOL.waiting():
-            await flight.landed()
+            if seconds is None:
+                await flight.landed()
+                return
+            # What is cut short here is our own code, which a cancellation does end: no task is needed.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, seconds)):
+                    await flight.landed()
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        LATER(seconds, function)
+
+    async def limited(self, call: Call, step: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome | None:
+        # A task of its own: `asyncio.timeout` ends nothing that swallows its cancellation.
+        task = asyncio.ensure_future(step)
+        until = asyncio.get_running_loop().time() + seconds
+        try:
+            await asyncio.wait((task,), timeout=seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            try:
+                await asyncio.wait((task,), timeout=max(0.0, until - asyncio.get_running_loop().time()))
+            finally:
+                if not task.done():
+                    _leave_behind(call, task)
+                elif not task.cancelled():
+                    task.exception()
+            raise
+        except BaseException:  # the loop is torn down under us
+            with contextlib.suppress(RuntimeError):
+                task.cancel()
+            raise
+        if task.done():
+            return task.result()
+        task.cancel()
+        _leave_behind(call, task)
+        return None
 
     async def invoke(self, call: Call) -> Any:
         if call.awaits:
@@ -73,7 +124,8 @@ class AsyncioRuntime:
             context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        task = POOL.submit(lambda: context.run(call.body))
+        pool = POOL if call.work.deadline is None else TIMED
+        task = pool.submit(lambda: context.run(call.body))
 
         def wake() -> None:
             if not waiter.done():
@@ -96,12 +148,32 @@ class AsyncioRuntime:
             if flight is not None:
                 flight.detached = True
             call.work.cancel = task.cancel
-            call.work.running = lambda tell: task.when_done(lambda: tell(_outcome_of(task)))
+            call.work.strays.append(lambda tell: task.when_done(lambda: tell(_outcome_of(task))))
+            if pool is TIMED:
+                pool.leave(task)
             raise
         if task.error is not None:
             error, task.error = task.error, None  # its traceback holds this frame, and this frame the task
             raise error
         return task.value
+
+
+_left_behind: set[asyncio.Future[Any]] = set()
+"""Tasks that go on alone: a loop itself holds its tasks weakly."""
+
+
+def _leave_behind(call: Call, task: asyncio.Future[Outcome]) -> None:
+    _left_behind.add(task)
+
+    def ended(tell: Callable[[Any], None]) -> None:
+        def done(_: object) -> None:
+            tell(task.result() if not task.cancelled() and task.exception() is None else None)
+
+        task.add_done_callback(done)
+
+    task.add_done_callback(_left_behind.discard)
+    task.add_done_callback(lambda _: task.cancelled() or task.exception())  # or asyncio says that nobody looked
+    call.work.strays.append(ended)
 
 
 def _outcome_of(task: Task) -> Outcome | None:
@@ -111,7 +183,7 @@ def _outcome_of(task: Task) -> Outcome | None:
     if task.error is None:
         return Outcome(task.value)
     if isinstance(task.error, Exception) and not is_control_flow(task.error):
-        return Outcome(fault=Fault(task.error))
+        return Outcome(fault=fault_of(task.error))
     return None
 
 
@@ -128,9 +200,39 @@ class BlockingRuntime:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251
 
-    async def wait(self, flight: Flight) -> None:
+    async def wait(self, flight: Flight, seconds: float | None = None) -> None:
         with POOL.waiting():
-            flight.landed_blocking()
+            flight.landed_blocking(seconds)
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        LATER(seconds, function)
+
+    async def limited(self, call: Call, step: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome | None:
+        if not call.tool.policies.timeout_thread:
+            return await step  # it must run in this thread, and this thread cannot leave it
+        context = contextvars.copy_context()
+        task = TIMED.submit(lambda: context.run(run_blocking, step))
+        ended = threading.Lock()
+        ended.acquire()
+        task.when_done(ended.release)
+        over = True
+        try:
+            with POOL.waiting(), TIMED.waiting():
+                over = not ended.acquire(timeout=seconds)
+        finally:
+            if over:
+                if task.cancel():
+                    step.close()
+                else:
+                    TIMED.leave(task)
+                    call.work.strays.append(lambda tell: task.when_done(lambda: tell(task.value)))
+        if over:
+            return None
+        if task.error is not None:
+            error, task.error = task.error, None  # its traceback holds this frame, and this frame the task
+            raise error
+        value: Outcome = task.value
+        return value
 
     async def invoke(self, call: Call) -> Any:
         with within(call):

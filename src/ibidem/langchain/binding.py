@@ -12,6 +12,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.tools.base import _format_output
 from pydantic import ValidationError
 
+from ibidem.bound import Bound
 from ibidem.core.asker import running_config
 from ibidem.core.call import Call, Outcome, Tool, current
 from ibidem.core.copies import NotCopied, private
@@ -19,7 +20,6 @@ from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
-from ibidem.guard import Bound
 from ibidem.langchain.shape import Shape, listens
 
 _behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
@@ -133,7 +133,7 @@ class Binding:
         if self._is_inside():
             return run(*args, **kwargs)
         call = self._prepared(run, args, kwargs, BLOCKING, awaits=False)
-        return self._ended(run_blocking(self.guard.run(call)))
+        return self._ended(run_blocking(self.guard.through(call)))
 
     async def arun(
         self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, awaits: bool
@@ -142,7 +142,7 @@ class Binding:
         if self._is_inside() and awaits:
             return await run(*args, **kwargs)
         call = self._prepared(run, args, kwargs, ASYNCIO, awaits=awaits)
-        return self._ended(await self.guard.run(call))
+        return self._ended(await self.guard.through(call))
 
     def again(self) -> contextlib.AbstractContextManager[None]:
         """Say that the tool is called from outside, also where that happens in the body of one of its own calls."""

@@ -20,9 +20,10 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
+from ibidem.bound import Bound
 from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
-from ibidem.guard import Bound, Guard
+from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding, Note, annotated, note
 from ibidem.langchain.shape import Shape
 from ibidem.wrapping import binding_of

@@ -14,11 +14,12 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolNode as PlainToolNode
 
 from ibidem import langchain
+from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
 from ibidem.core.effects import Pure
 from ibidem.core.keys import NoExactKey, canonical
 from ibidem.core.resources import Resource, overlap
-from ibidem.guard import Bound, Guard
+from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding, behind_others
 from ibidem.langchain.shape import listens
 

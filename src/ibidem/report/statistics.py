@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ibidem.core import forks
+from ibidem.core.call import Outcome
 from ibidem.report import views
 
 
@@ -24,7 +25,13 @@ class ToolStats:
     shared: int = 0
     """Calls that shared another call's run."""
     failed: int = 0
-    """Runs that failed."""
+    """Calls that reached the tool and failed, after their retries."""
+    retried: int = 0
+    """Tries after a call's first."""
+    fallback: int = 0
+    """Calls for which something else stands in the place of a result that could not be had."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """The kinds of the faults of failed calls, and how often."""
     stopped: int = 0
     """Calls that were cancelled, or asked a person."""
     seconds: float = 0.0
@@ -40,6 +47,10 @@ class ToolStats:
         return self.memo + self.shared
 
 
+_HEADS = ("tool", "calls", "ran", "memo", "shared", "failed", "stopped", "saved s")
+_COUNTS = ("calls", "ran", "memo", "shared", "failed", "retried", "fallback", "stopped", "seconds", "saved_seconds")
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """The counts of a guard: a snapshot. In Jupyter it draws itself."""
@@ -51,9 +62,10 @@ class Stats:
         """All tools together."""
         total = ToolStats()
         for each in self.tools.values():
-            for name in ("calls", "ran", "memo", "shared", "failed", "stopped", "seconds", "saved_seconds"):
+            for name in _COUNTS:
                 setattr(total, name, getattr(total, name) + getattr(each, name))
             total.uncacheable.update(each.uncacheable)
+            total.kinds.update(each.kinds)
         return total
 
     @property
@@ -90,10 +102,12 @@ class Stats:
             reasons = "; ".join(f"{count} x {reason}" for reason, count in each.uncacheable.most_common())
             saved = f"{each.saved_seconds:.3f}"
             counts = [each.calls, each.ran, each.memo, each.shared, each.failed, each.stopped]
-            rows.append([name, *counts, saved, reasons])
+            kinds = "; ".join(f"{count} x {kind}" for kind, count in each.kinds.most_common())
+            extra = [each.retried or "", each.fallback or "", kinds]
+            rows.append([name, *counts, saved, reasons, *extra])
         return views.Table(
             "ibidem: calls and where their results came from",
-            ["tool", "calls", "ran", "memo", "shared", "failed", "stopped", "saved s", "not remembered"],
+            [*_HEADS, "not remembered", "retried", "fallback", "faults"],
             rows,
         )
 
@@ -117,23 +131,32 @@ class Recorder:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
-    def came(self, tool: str, how: str, elapsed: float, *, failed: bool, reason: str | None) -> None:
+    def came(self, tool: str, outcome: Outcome, reason: str | None) -> None:
         """Count a call and how it ended."""
+        how, fault = outcome.how, outcome.fault
         with self._lock:
             each = self._of(tool)
             each.calls += 1
             if how == "memo":
                 each.memo += 1
-                each.saved_seconds += elapsed
+                each.saved_seconds += outcome.elapsed
             elif how == "shared":
                 each.shared += 1
-                each.saved_seconds += elapsed
+                each.saved_seconds += outcome.elapsed
             else:
                 each.ran += 1
-                each.seconds += elapsed
-                each.failed += failed
+                each.seconds += outcome.elapsed
+                each.failed += fault is not None
+                each.fallback += how == "fallback"
+            if fault is not None:
+                each.kinds[fault.kind] += 1
             if reason is not None:
                 each.uncacheable[reason] += 1
+
+    def retried(self, tool: str) -> None:
+        """Count a try after the first."""
+        with self._lock:
+            self._of(tool).retried += 1
 
     def stopped(self, tool: str) -> None:
         """Count a call that control flow ended."""
@@ -155,5 +178,8 @@ class Recorder:
 
     def snapshot(self) -> Stats:
         with self._lock:
-            copies = {name: replace(each, uncacheable=Counter(each.uncacheable)) for name, each in self._tools.items()}
+            copies = {
+                name: replace(each, uncacheable=Counter(each.uncacheable), kinds=Counter(each.kinds))
+                for name, each in self._tools.items()
+            }
         return Stats(copies)

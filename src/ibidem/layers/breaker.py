@@ -1,0 +1,59 @@
+"""Breaker: a tool whose dependency has failed too often of late is left alone, and the model told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from ibidem.core.call import Call, Inner, Outcome
+from ibidem.core.circuit import Circuit, Refused
+from ibidem.core.classify import fault_of
+from ibidem.core.faults import CircuitOpen
+from ibidem.core.policies import Breaker
+
+
+@dataclass(frozen=True)
+class Breakers:
+    """Lets calls through, or not, as the `Breaker` of their tool says. While it is closed it makes nobody wait."""
+
+    note: Callable[[Call, str], None] = field(repr=False)
+    """Told when a circuit opens or closes."""
+    circuits: dict[str, Circuit] = field(default_factory=dict, repr=False, compare=False)
+    """By dependency, or tool."""
+
+    def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]:
+        breaker = call.tool.policies.breaker
+        return inner(call) if breaker is None else self._run(call, inner, breaker)
+
+    async def _run(self, call: Call, inner: Inner, breaker: Breaker) -> Outcome:
+        circuit, now = self._circuit(call, breaker), call.runtime.now
+        era = circuit.enter(now())
+        if isinstance(era, Refused):
+            return _refused(call, era)
+        try:
+            outcome = await inner(call)
+        except BaseException:  # control flow tells nothing, and a probe that leaves so must not block the next
+            circuit.said_nothing(era)
+            raise
+        fault = outcome.fault
+        if fault is None:
+            if circuit.succeeded(era, now()):
+                self.note(call, "closed")
+        elif breaker.counts(fault):
+            if circuit.failed(era, now()):
+                self.note(call, "opened")
+        else:
+            circuit.said_nothing(era)
+        return outcome
+
+    def _circuit(self, call: Call, breaker: Breaker) -> Circuit:
+        name = breaker.name or call.tool.name
+        found = self.circuits.get(name)
+        return found or self.circuits.setdefault(name, Circuit(breaker))
+
+
+def _refused(call: Call, refused: Refused) -> Outcome:
+    name = call.tool.policies.dependency or call.tool.name
+    problem = CircuitOpen(f"{name} has failed too often of late and is left alone for {refused.seconds:.0f} s.")
+    fault = replace(fault_of(problem), retry_after=refused.seconds)
+    return Outcome(fault=fault)

@@ -1,0 +1,48 @@
+"""Timeout: no caller waits for a tool longer than it has time, whatever the tool does about being cancelled.
+
+A coroutine runs as a task of its own and is cancelled when the time is over; it is not waited for, as it may swallow that.
+A synchronous tool runs in a daemon thread with its caller's context variables; it cannot be stopped and goes on alone. Its
+late result is kept if it is a read and nothing that it read has changed; the resources of a change stay open until it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+
+from ibidem.core.call import Call, Inner, Outcome
+from ibidem.core.classify import fault_of
+from ibidem.core.faults import CallTimeout
+
+
+@dataclass(frozen=True)
+class Timeout:
+    """Ends the wait for an attempt when the time of the call, or of the attempt, is over."""
+
+    def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]:
+        if call.work.deadline is None and call.tool.policies.attempt_timeout is None:
+            return inner(call)
+        return self._limited(call, inner)
+
+    async def _limited(self, call: Call, inner: Inner) -> Outcome:
+        policies, left = call.tool.policies, call.remaining()
+        whole, part = policies.timeout or 0.0, policies.attempt_timeout
+        if left is not None and left <= 0:
+            return _over(call, CallTimeout(whole), began=False)
+        of_attempt = part is not None and (left is None or part < left)
+        seconds = part if of_attempt and part is not None else left or 0.0
+        behind, began = len(call.work.strays), call.runtime.now()
+
+        async def step() -> Outcome:
+            return await inner(call)
+
+        outcome = await call.runtime.limited(call, step(), seconds)
+        if outcome is not None:
+            return outcome
+        problem = CallTimeout(part, deadline=False) if of_attempt and part is not None else CallTimeout(whole)
+        over = _over(call, problem, began=len(call.work.strays) > behind)
+        return replace(over, elapsed=call.runtime.now() - began)
+
+
+def _over(call: Call, problem: CallTimeout, *, began: bool) -> Outcome:
+    return Outcome(fault=replace(fault_of(problem, call.tool.policies.faults), may_have_run=began))
