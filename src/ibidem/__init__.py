@@ -16,6 +16,7 @@ from ibidem.core.call import Call, Inner, Layer, Outcome
 from ibidem.core.effects import Effect, Live, Nested, Pure, Read, Write
 from ibidem.core.faults import CallTimeout, CircuitOpen, Fault
 from ibidem.core.policies import Breaker, Retry
+from ibidem.core.telling import PARTIAL_RESULTS_PROMPT
 from ibidem.guard import Guard
 from ibidem.report.events import Event, IbidemWarning
 from ibidem.report.statistics import Stats
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "PARTIAL_RESULTS_PROMPT",
     "Bound",
     "Breaker",
     "Call",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ibidem.bound import Bound
 from ibidem.core.call import Call, Outcome, Tool, passing
 from ibidem.core.copies import NotCopied, private
-from ibidem.core.declarations import decorated_effect
+from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
 from ibidem.core.identity import Identity
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
@@ -63,10 +63,15 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         ),
         decorated=effect,
     )
+    again = tool.policies.retry is not None
+    filled = tool.effect.idempotency_key
+    check_filled(tool, arguments_of.names)
     awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
     def ask(args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime) -> Outcome | Call:
         """Give what is remembered, or the call to make."""
+        if filled is not None and filled not in kwargs:
+            kwargs = {**kwargs, filled: str(uuid.uuid4())}
         sought = guard.seek(tool, arguments_of(args, kwargs), given=given)
         known = guard.hit(sought)
         if known is not None:
@@ -75,12 +80,15 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         own = args, kwargs
 
         def body() -> Any:
-            return function(*own[0], **own[1])
+            args, kwargs = private(own) if again and not call.work.single else own
+            return function(*args, **kwargs)
 
         call = guard.prepare(sought, body, runtime, awaits=awaits)
-        if call.key is not None:
-            with contextlib.suppress(NotCopied):
+        if call.key is not None or again:
+            try:
                 own = private(own)  # now: while it waits for others, its caller may change what the key was made of
+            except NotCopied:
+                call.work.single = True
         return call
 
     @functools.wraps(function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import ToolMessage
@@ -13,13 +14,16 @@ from langchain_core.tools.base import _format_output
 from pydantic import ValidationError
 
 from ibidem.bound import Bound
+from ibidem.core import telling
 from ibidem.core.asker import running_config
 from ibidem.core.call import Call, Outcome, Tool, current
 from ibidem.core.copies import NotCopied, private
-from ibidem.core.declarations import decorated_effect
+from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
+from ibidem.core.idempotency import idempotency_key
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
+from ibidem.langchain.failures import note_fault
 from ibidem.langchain.shape import Shape, listens
 
 _behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
@@ -89,6 +93,12 @@ class Binding:
             decorated=effect if effect is not None else decorated_effect(plain, function),
             hinted=Read() if self.shape.hinted_read_only else None,
         )
+        names = self.shape.parameters
+        check_filled(self.tool, None if names is None else names | self.shape.injected)
+        self.offloads = not self.shape.awaits and (
+            self.tool.effect.merge or (self.tool.policies.timeout is not None and self.tool.policies.timeout_thread)
+        )
+        """Whether its body is taken to a thread by the guard, which can share it there, or leave it behind."""
 
     def hit(
         self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None, *, quiet: bool = False
@@ -117,6 +127,23 @@ class Binding:
         content, artifact = outcome.value if self.shape.has_artifact else (outcome.value, None)
         message = _format_output(content, artifact, call["id"], twin.name, "success")
         return annotated(message, outcome)  # type: ignore[no-any-return]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether a model is told of a failure."""
+        return telling.speaks(self.guard.errors, self.tool.effect)
+
+    def filled(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Fill in the idempotency key of a call, where its tool takes one; `args` and `options` are those of `run`."""
+        name = self.tool.effect.idempotency_key
+        if name is None or not args or not isinstance(args[0], dict):
+            return args
+        config = options.get("config") or {}
+        if "configurable" not in config:
+            config = {**running_config(), **config}
+        given = {key: value for key, value in args[0].items() if key != name and key not in self.shape.injected}
+        key = idempotency_key(self.plain.name, given, options.get("tool_call_id"), self.bound.given, config)
+        return ({**args[0], name: key}, *args[1:])
 
     def touched(self, args: Any) -> tuple[Resource, ...] | None:
         """Name what a call with these raw arguments reads or changes; None: that cannot be told beforehand."""
@@ -160,18 +187,30 @@ class Binding:
         arguments = self.shape.named(args, kwargs)
         own = args, kwargs
 
+        again = self.tool.policies.retry is not None
+
+        def copied() -> tuple[tuple[Any, ...], dict[str, Any]]:
+            """Copy what the model gave; what the framework adds stays what it is."""
+            positional, named = private((args, {name: kwargs[name] for name in arguments if name in kwargs}))
+            return positional, {**kwargs, **named}
+
         def body() -> Any:
-            return run(*own[0], **own[1])
+            positional, named = copied() if again and not call.work.single else own
+            return run(*positional, **named)
 
         sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
         call = self.guard.prepare(sought, body, runtime, awaits=awaits, behind=_behind.get())
-        if call.key is not None:
-            with contextlib.suppress(NotCopied):  # now: while it waits for others, its caller may change them
-                copied, copies = private((args, arguments))
-                own = copied, {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
+        if call.key is not None or again:
+            try:
+                own = args, kwargs = copied()  # now: while it waits for others, its caller may change them
+            except NotCopied:
+                call.work.single = True
         return call
 
     def _ended(self, outcome: Outcome) -> Any:
+        note_fault(self.tool, outcome)
+        if outcome.how == "fallback" and self.shape.has_artifact and not self.shape.shareable(outcome.value):
+            outcome = replace(outcome, value=(outcome.value, None))
         carrier = note.get()
         if carrier is not None and carrier.tool is self.tool:
             carrier.outcome = outcome
@@ -181,5 +220,8 @@ class Binding:
 def annotated(message: Any, outcome: Outcome | None) -> Any:
     """Say on a replayed message how it came; its content stays as it is."""
     if outcome is not None and outcome.how != "ran" and isinstance(message, ToolMessage):
-        message.response_metadata["ibidem"] = {"how": outcome.how, "age_s": round(outcome.age, 3)}
+        said: dict[str, Any] = {"how": outcome.how, "age_s": round(outcome.age, 3)}
+        if outcome.fault is not None:
+            said["kind"] = outcome.fault.kind
+        message.response_metadata["ibidem"] = said
     return message
