@@ -16,7 +16,7 @@ from typing import Any
 from langchain_core.messages import ToolMessage
 
 from ibidem.core import telling
-from ibidem.core.call import Outcome, Tool
+from ibidem.core.call import Outcome, Tool, current
 from ibidem.core.classify import fault_of
 from ibidem.core.faults import Fault, is_control_flow
 from ibidem.guard import Guard
@@ -25,14 +25,14 @@ from ibidem.guard import Guard
 class Telling:
     """One call of a tool of which somebody above will tell the model if it fails."""
 
-    __slots__ = ("entered", "fault", "tool")
+    __slots__ = ("fault", "parent", "tool")
 
-    def __init__(self, tool: Tool, *, entered: bool) -> None:
+    def __init__(self, tool: Tool) -> None:
         self.tool = tool
+        self.parent = current.get()
+        """The call in whose body it is made. What the tool's own body calls is another call."""
         self.fault: Fault | None = None
         """What the guard knows of the failure, which the exception alone does not say."""
-        self.entered = entered
-        """Whether the tool has been reached: what its body calls is another call."""
 
 
 _telling: ContextVar[Telling | None] = ContextVar("ibidem_telling", default=None)
@@ -40,14 +40,9 @@ _telling: ContextVar[Telling | None] = ContextVar("ibidem_telling", default=None
 
 
 @contextlib.contextmanager
-def deciding(tool: Tool, *, entered: bool = False) -> Iterator[Telling]:
-    """Say that what becomes of a failure of the tool called here is decided out here.
-
-    Args:
-        tool: The tool.
-        entered: Whether we are in the tool already.
-    """
-    holder = Telling(tool, entered=entered)
+def deciding(tool: Tool) -> Iterator[Telling]:
+    """Say that what becomes of a failure of the tool called here is decided out here."""
+    holder = Telling(tool)
     token = _telling.set(holder)
     try:
         yield holder
@@ -56,18 +51,15 @@ def deciding(tool: Tool, *, entered: bool = False) -> Iterator[Telling]:
 
 
 def is_decided(tool: Tool) -> bool:
-    """Whether somebody above decides what becomes of a failure of this call; true once for each."""
+    """Whether somebody above decides what becomes of a failure of this call."""
     holder = _telling.get()
-    if holder is None or holder.tool is not tool or holder.entered:
-        return False
-    holder.entered = True
-    return True
+    return holder is not None and holder.tool is tool and holder.parent is current.get()
 
 
 def note_fault(tool: Tool, outcome: Outcome) -> None:
     """Hand what the guard knows of a failure to whoever tells of it."""
     holder = _telling.get()
-    if holder is not None and holder.tool is tool and outcome.fault is not None:
+    if outcome.fault is not None and holder is not None and is_decided(tool):
         holder.fault = outcome.fault
 
 
@@ -83,7 +75,7 @@ def message_for(guard: Guard, holder: Telling, call: Mapping[str, Any], problem:
     if is_control_flow(problem):
         return None
     fault = holder.fault
-    if fault is None or (problem is not fault.exception and getattr(problem, "source", None) is not fault.exception):
+    if fault is None or not _stands_for(problem, fault.exception):
         fault = fault_of(problem, holder.tool.policies.faults)
     telling.log(holder.tool.name, fault)
     return ToolMessage(
@@ -95,9 +87,14 @@ def message_for(guard: Guard, holder: Telling, call: Mapping[str, Any], problem:
     )
 
 
+def _stands_for(problem: Exception, original: Exception) -> bool:
+    """Whether an exception is what was raised below: asyncio makes a new one of a timeout, and a node of bad arguments."""
+    return getattr(problem, "source", problem) is original or type(problem) is type(original)
+
+
 def answered(guard: Guard, tool: Tool, call: Mapping[str, Any], go: Callable[[], Any]) -> Any:
     """Call a tool as a model asked for it; a failure becomes a message, unless a node above handles it."""
-    with deciding(tool, entered=True) as holder:
+    with deciding(tool) as holder:
         try:
             return go()
         except Exception as problem:
@@ -109,7 +106,7 @@ def answered(guard: Guard, tool: Tool, call: Mapping[str, Any], go: Callable[[],
 
 async def aanswered(guard: Guard, tool: Tool, call: Mapping[str, Any], go: Callable[[], Awaitable[Any]]) -> Any:
     """Do the same on an event loop."""
-    with deciding(tool, entered=True) as holder:
+    with deciding(tool) as holder:
         try:
             return await go()
         except Exception as problem:
