@@ -19,7 +19,7 @@ from ibidem.core.flights import Flights
 from ibidem.core.keys import NoExactKey, canonical
 from ibidem.core.policies import Breaker, Retry
 from ibidem.core.resources import Cell, parse_answer, read_cells, write_cells
-from ibidem.core.runtime import Runtime
+from ibidem.core.runtime import BLOCKING, Runtime
 from ibidem.layers.breaker import Breakers
 from ibidem.layers.chain import compose
 from ibidem.layers.deadline import Deadline
@@ -32,7 +32,7 @@ from ibidem.options import OPTIONS, Errors
 from ibidem.report.events import Event
 from ibidem.report.reporter import Reporter
 from ibidem.report.statistics import Stats
-from ibidem.report.tables import Entries, EntryView, Explained, Explanation
+from ibidem.report.tables import Circuits, Entries, EntryView, Explained, Explanation
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
@@ -263,6 +263,10 @@ class Guard:
             with self.toolbox.looking() as tools:
                 adapt(target, Bound(self, NOBODY))
         return Explanation(tuple(Explained.of(tool) for _, tool in sorted(tools.items())))
+
+    def circuits(self) -> Circuits:
+        """Say which breakers are open, and for how long."""
+        return self._breakers.states(BLOCKING.now())
 
     def entries(self) -> Entries:
         """List what would be served, newest first."""

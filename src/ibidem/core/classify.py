@@ -187,7 +187,7 @@ def _of_status(exc: Exception, status: int) -> Fault:
     kind = STATUS.get(status) or ("unavailable" if status >= 500 else "tool_error")
     message = f"{SENTENCES[kind]} (HTTP {status})."
     retryable = kind in PASSING and status not in (501, 505)
-    return Fault(exc, kind, message, retryable, _retry_after(exc))
+    return Fault(exc, kind, message, retryable, _retry_after(exc), deliberate=kind == "tool_error")
 
 
 def _retry_after(exc: BaseException) -> float | None:

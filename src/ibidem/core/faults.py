@@ -86,7 +86,7 @@ class Fault:
     may_have_run: bool = True
     """Whether it may have taken effect, as far as the exception tells: false if the request that failed never left."""
     deliberate: bool = False
-    """Whether the tool itself chose these words for whoever called it: a `ToolException`, say."""
+    """Whether the tool, or the service behind it, works and refuses: a `ToolException`, or a reply of 409."""
     returned: bool = False
     """Whether the tool returned the error; `Outcome.value` is then what it returned."""
 

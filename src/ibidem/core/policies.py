@@ -202,7 +202,8 @@ def check_options(owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: A time that makes no sense.
     """
     found = dict(options)
-    if found.get("timeout") not in (None, False):
+    timeout = found.get("timeout")
+    if timeout is not None and timeout is not False:
         found["timeout"] = some_seconds(found["timeout"], what="timeout", instead="to switch it off give timeout=False")
     for name, kind in (("retry", Retry), ("breaker", Breaker)):
         value = found.get(name)

@@ -10,6 +10,7 @@ from ibidem.core.circuit import Circuit, Refused
 from ibidem.core.classify import fault_of
 from ibidem.core.faults import CircuitOpen
 from ibidem.core.policies import Breaker
+from ibidem.report.tables import Circuits, CircuitView
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,18 @@ class Breakers:
         else:
             circuit.said_nothing(era)
         return outcome
+
+    def states(self, now: float) -> Circuits:
+        """Give the state of each circuit.
+
+        Args:
+            now: The second on the runtimes' clock.
+        """
+        views = [
+            CircuitView(name, each.state, each.failures, each.opened, each.seconds_left(now))
+            for name, each in sorted(self.circuits.items())
+        ]
+        return Circuits(tuple(views))
 
     def _circuit(self, call: Call, breaker: Breaker) -> Circuit:
         name = breaker.name or call.tool.name

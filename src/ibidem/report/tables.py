@@ -70,6 +70,21 @@ class EntryView:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CircuitView:
+    """The breaker of one tool, or of what stands behind several."""
+
+    name: str
+    state: str
+    """`closed`: calls are let through; `open`: they are not; `half-open`: one tries."""
+    failures: int
+    """One after the other, up to now."""
+    opened: int
+    """How often it has opened."""
+    seconds_left: float
+    """For how long no call is let through."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class _Rows(Generic[Row]):
     rows: tuple[Row, ...]
@@ -120,6 +135,14 @@ class Entries(_Rows[EntryView]):
         ]
         names = ["tool", "arguments", "conversation", "scope", "age s", "ttl s", "bytes", "value"]
         return Table("ibidem: what is remembered", names, rows)
+
+
+class Circuits(_Rows[CircuitView]):
+    """The breakers of a guard that calls have met."""
+
+    def _table(self) -> Table:
+        rows = [[row.name, row.state, row.failures, row.opened, f"{row.seconds_left:.1f}"] for row in self.rows]
+        return Table("ibidem: breakers", ["of", "state", "failures", "opened", "seconds left"], rows)
 
 
 def _short(text: str, limit: int = 60) -> str:
