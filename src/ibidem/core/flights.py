@@ -134,25 +134,32 @@ class Flight:
             if self.stalled:
                 self.land(None)
 
-    def landed_blocking(self, seconds: float | None = None) -> None:
-        """Wait in this thread until it has ended, or is deaf, at most so many seconds."""
+    def landed_blocking(self, seconds: float | None = None) -> bool:
+        """Wait in this thread until it has ended, or is deaf.
+
+        Args:
+            seconds: At most so many; None: without end.
+
+        Returns:
+            False if the seconds were not enough.
+        """
         event = threading.Event()
         with _lock:
             if self._done:
-                return
+                return True
             self._threads.append(event)
         if self.loop is None:
-            event.wait(seconds)
-            return
+            return event.wait(seconds)
         pulse = _Pulse(self.loop)
         until = None if seconds is None else time.monotonic() + seconds
         while not event.wait(_shorter(None if self.detached else PATIENCE, until)):
             if until is not None and time.monotonic() >= until:
-                return
+                return self._done
             if self.stalled:
                 self.land(None)
             elif not (self.detached or pulse.beats()):
-                return
+                break
+        return True
 
 
 def _shorter(wait: float | None, until: float | None) -> float | None:

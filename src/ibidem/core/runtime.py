@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ibidem.core.call import Call, Outcome, within
@@ -41,8 +41,9 @@ class Runtime(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Pass time."""
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> None:
-        """Wait until a flight has ended, at most so many seconds."""
+    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
+        """Wait until a flight has ended, at most so many seconds; false if they were not enough."""
+        ...
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """Call a function in so many seconds, whatever has become of this caller by then."""
@@ -61,6 +62,13 @@ class Runtime(Protocol):
         ...
 
 
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """Give the place of this thread, if it is one of a pool's, to another while it waits."""
+    with POOL.waiting(), TIMED.waiting():
+        yield
+
+
 class AsyncioRuntime:
     """Serves callers on an event loop."""
 
@@ -73,15 +81,17 @@ class AsyncioRuntime:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> None:
-        with POOL.waiting():
+    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
+        with _waiting():
             if seconds is None:
                 await flight.landed()
-                return
+                return True
             # What is cut short here is our own code, which a cancellation does end: no task is needed.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, seconds)):
                     await flight.landed()
+                    return True
+            return flight.ended
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         LATER(seconds, function)
@@ -139,7 +149,7 @@ class AsyncioRuntime:
 
         task.when_done(ended)
         try:
-            with POOL.waiting():  # this loop may be that of a synchronous tool, in a thread of the pool itself
+            with _waiting():  # this loop may be that of a synchronous tool, in a thread of the pool itself
                 await waiter
         except BaseException:
             flight = call.work.flight
@@ -200,9 +210,9 @@ class BlockingRuntime:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> None:
-        with POOL.waiting():
-            flight.landed_blocking(seconds)
+    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
+        with _waiting():
+            return flight.landed_blocking(seconds)
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         LATER(seconds, function)
@@ -217,7 +227,7 @@ class BlockingRuntime:
         task.when_done(ended.release)
         over = True
         try:
-            with POOL.waiting(), TIMED.waiting():
+            with _waiting():
                 over = not ended.acquire(timeout=seconds)
         finally:
             if over:

@@ -20,6 +20,7 @@ from ibidem.core.faults import is_interrupt
 from ibidem.core.flights import Flight, Flights
 from ibidem.core.resources import EVERYTHING, Cell, read_cells, write_cells
 from ibidem.layers.settle import as_told, close_when_over
+from ibidem.layers.timeout import out_of_time
 from ibidem.stores.protocol import Entry, Store
 
 
@@ -50,14 +51,16 @@ class Memo:
             if flight.call is call:
                 return await self._lead(call, flight, inner)
             try:
-                await call.runtime.wait(flight, call.remaining())
+                in_time = await call.runtime.wait(flight, call.remaining())
             finally:
                 self.flights.leave(call, flight)
+            if not in_time:
+                return out_of_time(call)
             outcome = self._shared(call, flight)
             if outcome is not None:
                 return outcome
             if flight.unshared or not flight.ended:
-                break  # if it is the time that is over, the timeout below says so before anything runs
+                break
         return await self._alone(call, inner)
 
     def look(self, call: Call) -> Outcome | None:

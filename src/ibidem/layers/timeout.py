@@ -25,10 +25,9 @@ class Timeout:
         return self._limited(call, inner)
 
     async def _limited(self, call: Call, inner: Inner) -> Outcome:
-        policies, left = call.tool.policies, call.remaining()
-        whole, part = policies.timeout or 0.0, policies.attempt_timeout
+        part, left = call.tool.policies.attempt_timeout, call.remaining()
         if left is not None and left <= 0:
-            return _over(call, CallTimeout(whole), began=False)
+            return out_of_time(call)
         of_attempt = part is not None and (left is None or part < left)
         seconds = part if of_attempt and part is not None else left or 0.0
         behind, began = len(call.work.strays), call.runtime.now()
@@ -39,9 +38,14 @@ class Timeout:
         outcome = await call.runtime.limited(call, step(), seconds)
         if outcome is not None:
             return outcome
-        problem = CallTimeout(part, deadline=False) if of_attempt and part is not None else CallTimeout(whole)
+        problem = CallTimeout(round(seconds, 3), deadline=not of_attempt)
         over = _over(call, problem, began=len(call.work.strays) > behind)
         return replace(over, elapsed=call.runtime.now() - began)
+
+
+def out_of_time(call: Call) -> Outcome:
+    """Say that the time of a call was over before its tool was reached."""
+    return _over(call, CallTimeout(call.tool.policies.timeout or 0.0), began=False)
 
 
 def _over(call: Call, problem: CallTimeout, *, began: bool) -> Outcome:
