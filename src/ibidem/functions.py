@@ -10,7 +10,7 @@ from typing import Any
 
 from ibidem.bound import Bound
 from ibidem.core.call import Call, Outcome, Tool, passing
-from ibidem.core.copies import NotCopied, private
+from ibidem.core.copies import NotCopied, are_atoms, private
 from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
 from ibidem.core.identity import Identity
@@ -63,7 +63,7 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         ),
         decorated=effect,
     )
-    again = tool.policies.retry is not None
+    again = tool.policies.retried
     filled = tool.effect.idempotency_key
     check_filled(tool, arguments_of.names)
     awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
@@ -77,14 +77,14 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         if known is not None:
             return known
 
-        own = args, kwargs
+        own, fixed = (args, kwargs), are_atoms(args, kwargs)
 
         def body() -> Any:
-            args, kwargs = private(own) if again and not call.work.single else own
+            args, kwargs = own if fixed or not again or call.work.single else private(own)
             return function(*args, **kwargs)
 
         call = guard.prepare(sought, body, runtime, awaits=awaits)
-        if call.key is not None or again:
+        if not fixed and (call.key is not None or again):
             try:
                 own = private(own)  # now: while it waits for others, its caller may change what the key was made of
             except NotCopied:

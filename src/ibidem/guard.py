@@ -21,7 +21,7 @@ from ibidem.core.policies import Breaker, Retry
 from ibidem.core.resources import Cell, parse_answer, read_cells, write_cells
 from ibidem.core.runtime import BLOCKING, Runtime
 from ibidem.layers.breaker import Breakers
-from ibidem.layers.chain import compose
+from ibidem.layers.chain import Chains
 from ibidem.layers.deadline import Deadline
 from ibidem.layers.execute import Execute
 from ibidem.layers.fallback import Fallback
@@ -115,7 +115,7 @@ class Guard:
         self._breakers = Breakers(self._reporter.switched)
         around = (*outside, Fallback(), Deadline(), self._memo, Retries(self._reporter.retried))
         self.layers: tuple[Any, ...] = (*around, self._breakers, Timeout(), *inside, Execute())
-        self._chain = compose(self.layers)
+        self._chains = Chains(self.layers)
         self.sees_every_call = bool(outside)
 
     def __repr__(self) -> str:
@@ -236,7 +236,7 @@ class Guard:
     async def through(self, call: Call) -> Outcome:
         """Take a call through the layers. Called by adapters."""
         try:
-            outcome = await self._chain(call)
+            outcome = await self._chains.of(call.tool.policies)(call)
         except BaseException as flow:
             self._reporter.stopped(call, flow)
             raise

@@ -47,7 +47,7 @@ class Toolbox:
         if effect.identity is not None:
             named = f"named:{tool.name!r}:{effect.identity!r}"
             tool = tool.replace(identify=lambda: named)
-        policies = self._defaults.policies(effect)
+        policies = self._defaults.policies(tool.name, effect)
         self._check_breaker(tool.name, policies.breaker)
         tool = tool.replace(effect=effect, origin=origin, policies=policies)
         if isinstance(effect, Nested):

@@ -211,7 +211,7 @@ def test_the_time_is_the_runtimes_and_chance_is_given():
             waits.append(seconds)
 
     layer = Retries(lambda *_: None, draw=lambda: 0.5)
-    tool = type("Tool", (), {"name": "t", "policies": Defaults(retry=Retry(first_delay=1)).policies(Read())})
+    tool = type("Tool", (), {"name": "t", "policies": Defaults(retry=Retry(first_delay=1)).policies("t", Read())})
     call = type(
         "Call",
         (),

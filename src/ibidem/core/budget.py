@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable
 
 from ibidem.core import forks
 
@@ -25,21 +27,23 @@ class Budget:
         self._part = part
         self._saved = RESERVE
         self._last = now
+        self._counter = itertools.count()
+        self._counted = 0
         self._lock = threading.Lock()
+        self.earn: Callable[[], object] = self._counter.__next__
+        """Count a call: in one step that no other thread can come between, so that calls that succeed take no lock."""
         forks.after(self)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
-    def earn(self) -> None:
-        """Count a call."""
-        with self._lock:
-            self._saved = min(RESERVE, self._saved + self._part)
-
     def take(self, now: float) -> bool:
         """Take a retry; False if there is none left."""
         with self._lock:
-            self._saved = min(RESERVE, self._saved + max(0.0, now - self._last) * REFILL)
+            count = next(self._counter)
+            calls, self._counted = count - self._counted, count + 1  # the look itself counted one
+            earned = calls * self._part + max(0.0, now - self._last) * REFILL
+            self._saved = min(RESERVE, self._saved + earned)
             self._last = now
             if self._saved < 1:
                 return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -99,7 +98,7 @@ class Work:
         """The cells that it holds open."""
         self.entered = False
         """Whether its body has reached the wrapped function that stands for the tool: one call passes a guard once."""
-        self.strays: deque[Stray] = deque()
+        self.strays: tuple[Stray, ...] = ()
         """The attempts that were left behind and go on alone, in a thread or a task."""
         self.cancel: Callable[[], object] | None = None
         """Where the work went on alone: keeps it from beginning, if it has not yet."""
@@ -107,6 +106,10 @@ class Work:
         """The second on the runtime's clock after which its caller waits no longer."""
         self.single = False
         """Whether its arguments cannot be had twice: they are used up, or changed, by the first attempt."""
+
+    def leave_behind(self, stray: Stray) -> None:
+        """Note an attempt that goes on alone."""
+        self.strays = (*self.strays, stray)
 
     def when_ended(self, tell: Callable[[Outcome | None], None]) -> None:
         """Call `tell` once, when every attempt has really ended: now, unless one goes on alone.
@@ -119,7 +122,9 @@ class Work:
             if outcome is not None and (not best or best[0].fault is not None):
                 best[:] = [outcome]
             if self.strays:
-                self.strays.popleft()(ended)
+                stray, *rest = self.strays
+                self.strays = tuple(rest)
+                stray(ended)
             else:
                 tell(best[0] if best else None)
 

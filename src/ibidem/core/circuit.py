@@ -8,6 +8,7 @@ Invariants, kept under the lock, which is held for a few lines and never while a
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ class Circuit:
         self._open_for = float(breaker.open_for)  # type: ignore[arg-type]
         self._era = 0
         self._until = 0.0
+        self._length = self._window / _PARTS
+        self._part = [-math.inf, 0.0, 0.0]
+        """The part of the window that is being counted: when it began, its calls, its failures."""
         self._parts: deque[list[float]] = deque()
         self._lock = threading.Lock()
         forks.after(self)
@@ -77,8 +81,11 @@ class Circuit:
 
     def succeeded(self, era: int, now: float) -> bool:
         """Count an answer of the dependency; true if that closed it."""
-        if self.state == "closed" and not self.failures and self.breaker.rate is None:
-            return False
+        if self.state == "closed" and not self.failures and era == self._era:
+            part = self._part
+            if now - part[0] < self._length:
+                part[1] += 1  # without the lock: two at once may count as one, which the rate of many does not show
+                return False
         with self._lock:
             if era != self._era:
                 return False
@@ -120,16 +127,17 @@ class Circuit:
     def _change(self, state: State) -> None:
         self.state = state  # before the era: see enter()
         self._era += 1
+        self._part = [-math.inf, 0.0, 0.0]
         self._parts.clear()
 
     def _count(self, now: float, *, failed: bool) -> None:
-        length = self._window / _PARTS
         while self._parts and now - self._parts[0][0] >= self._window:
             self._parts.popleft()
-        if not self._parts or now - self._parts[-1][0] >= length:
-            self._parts.append([now, 0, 0])
-        self._parts[-1][1] += 1
-        self._parts[-1][2] += failed
+        if now - self._part[0] >= self._length:
+            self._part = [now, 0.0, 0.0]
+            self._parts.append(self._part)
+        self._part[1] += 1
+        self._part[2] += failed
 
     def _too_many(self) -> bool:
         rate, calls = self.breaker.rate, sum(part[1] for part in self._parts)

@@ -147,17 +147,23 @@ class Policies:
     """Whether a result that says by itself that it is an error counts as a fault."""
     faults: Mapping[type[BaseException], Kind] = field(default_factory=dict)
     """What the user says about exceptions of her own."""
+    dependency: str = ""
+    """The name under which its breaker and its retry budget are kept: the tool's, or that of what stands behind it."""
+    attempt_timeout: float | None = field(init=False)
+    """Seconds that one attempt has."""
+    retried: bool = field(init=False)
+    """Whether it may be run more than once."""
+    shape: int = field(init=False)
+    """Stands for which of these there are: tools of one shape pass the same layers."""
 
-    @property
-    def dependency(self) -> str | None:
-        """The name that tools with one dependency share."""
-        return self.breaker.name if self.breaker is not None else None
-
-    @property
-    def attempt_timeout(self) -> float | None:
-        return (
-            None if self.retry is None or self.retry.attempt_timeout is None else _seconds(self.retry.attempt_timeout)
-        )
+    def __post_init__(self) -> None:
+        attempt = self.retry.attempt_timeout if self.retry is not None else None
+        retried = self.retry is not None and self.retry.max_retries > 0
+        breaker, fallback = self.breaker is not None, self.fallback is not None
+        there = (self.timeout is not None, attempt is not None, retried, breaker, fallback)
+        object.__setattr__(self, "attempt_timeout", attempt)
+        object.__setattr__(self, "retried", retried)
+        object.__setattr__(self, "shape", sum(2**n for n, each in enumerate(there) if each))
 
 
 NOTHING = Policies()
@@ -173,8 +179,8 @@ class Defaults:
     breaker: Breaker | None = None
     faults: Mapping[type[BaseException], Kind] = field(default_factory=dict)
 
-    def policies(self, effect: Effect) -> Policies:
-        """Say what is done about failures of a tool with this effect.
+    def policies(self, name: str, effect: Effect) -> Policies:
+        """Say what is done about failures of a tool of this name with this effect.
 
         A write that is not idempotent is never retried, and a sub-agent's time and retries are its inner calls' own
         affair: for both, only what their effects spell out holds.
@@ -182,11 +188,13 @@ class Defaults:
         if not effect.declared:
             return Policies(faults=self.faults) if self.faults else NOTHING
         bounded = effect.inherits
+        breaker: Breaker | None = _own(effect.breaker, self.breaker if bounded else None)
         return Policies(
             timeout=_own(effect.timeout, self.timeout if bounded else None),
             timeout_thread=effect.timeout_thread,
             retry=_own(effect.retry, self.retry if bounded and effect.repeatable else None),
-            breaker=_own(effect.breaker, self.breaker if bounded else None),
+            breaker=breaker,
+            dependency=breaker.name if breaker is not None and breaker.name else name,
             fallback=effect.fallback,
             is_error=effect.is_error,
             looks_at_results=True,

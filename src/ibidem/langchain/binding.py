@@ -17,7 +17,7 @@ from ibidem.bound import Bound
 from ibidem.core import telling
 from ibidem.core.asker import running_config
 from ibidem.core.call import Call, Outcome, Tool, current
-from ibidem.core.copies import NotCopied, private
+from ibidem.core.copies import NotCopied, are_atoms, private
 from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
 from ibidem.core.idempotency import idempotency_key
@@ -187,7 +187,7 @@ class Binding:
         arguments = self.shape.named(args, kwargs)
         own = args, kwargs
 
-        again = self.tool.policies.retry is not None
+        again, fixed = self.tool.policies.retried, are_atoms(args, arguments)
 
         def copied() -> tuple[tuple[Any, ...], dict[str, Any]]:
             """Copy what the model gave; what the framework adds stays what it is."""
@@ -195,12 +195,12 @@ class Binding:
             return positional, {**kwargs, **named}
 
         def body() -> Any:
-            positional, named = copied() if again and not call.work.single else own
+            positional, named = own if fixed or not again or call.work.single else copied()
             return run(*positional, **named)
 
         sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
         call = self.guard.prepare(sought, body, runtime, awaits=awaits, behind=_behind.get())
-        if call.key is not None or again:
+        if not fixed and (call.key is not None or again):
             try:
                 own = args, kwargs = copied()  # now: while it waits for others, its caller may change them
             except NotCopied:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ibidem.core.call import Call, Inner, Outcome
 from ibidem.core.circuit import Circuit, Refused
 from ibidem.core.classify import fault_of
 from ibidem.core.faults import CircuitOpen
-from ibidem.core.policies import Breaker
+from ibidem.core.policies import Breaker, Policies
 from ibidem.report.tables import Circuits, CircuitView
 
 
@@ -22,12 +22,15 @@ class Breakers:
     circuits: dict[str, Circuit] = field(default_factory=dict, repr=False, compare=False)
     """By dependency, or tool."""
 
-    def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]:
-        breaker = call.tool.policies.breaker
-        return inner(call) if breaker is None else self._run(call, inner, breaker)
+    @staticmethod
+    def wanted(policies: Policies) -> bool:
+        return policies.breaker is not None
 
-    async def _run(self, call: Call, inner: Inner, breaker: Breaker) -> Outcome:
-        circuit, now = self._circuit(call, breaker), call.runtime.now
+    async def __call__(self, call: Call, inner: Inner, /) -> Outcome:
+        policies, now = call.tool.policies, call.runtime.now
+        breaker = policies.breaker
+        assert breaker is not None  # noqa: S101
+        circuit = self.circuits.get(policies.dependency) or self._circuit(policies.dependency, breaker)
         era = circuit.enter(now())
         if isinstance(era, Refused):
             return _refused(call, era)
@@ -59,14 +62,13 @@ class Breakers:
         ]
         return Circuits(tuple(views))
 
-    def _circuit(self, call: Call, breaker: Breaker) -> Circuit:
-        name = breaker.name or call.tool.name
-        found = self.circuits.get(name)
-        return found or self.circuits.setdefault(name, Circuit(breaker))
+    def _circuit(self, name: str, breaker: Breaker) -> Circuit:
+        return self.circuits.setdefault(name, Circuit(breaker))
 
 
 def _refused(call: Call, refused: Refused) -> Outcome:
-    name = call.tool.policies.dependency or call.tool.name
-    problem = CircuitOpen(f"{name} has failed too often of late and is left alone for {refused.seconds:.0f} s.")
+    problem = CircuitOpen(
+        f"{call.tool.policies.dependency} has failed too often of late and is left alone for {refused.seconds:.0f} s."
+    )
     fault = replace(fault_of(problem), retry_after=refused.seconds)
     return Outcome(fault=fault)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from ibidem.core.call import Call, Inner, Outcome
+from ibidem.core.policies import Policies
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,13 @@ class Deadline:
     before the tool.
     """
 
+    @staticmethod
+    def wanted(policies: Policies) -> bool:
+        return policies.timeout is not None
+
     def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]:
-        seconds = call.tool.policies.timeout
-        if seconds is not None:
-            deadline = call.runtime.now() + seconds
-            above = [a.work.deadline for a in call.ancestors if a.work.deadline is not None] if call.parent else []
-            call.work.deadline = min([deadline, *above])
+        deadline = call.runtime.now() + (call.tool.policies.timeout or 0.0)
+        if call.parent is not None:
+            deadline = min([deadline, *(a.work.deadline for a in call.ancestors if a.work.deadline is not None)])
+        call.work.deadline = deadline
         return inner(call)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ibidem.core.call import Call, Inner, Outcome
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.faults import Fault
+from ibidem.core.policies import Policies
 from ibidem.report.events import logger
 
 
@@ -16,12 +15,12 @@ from ibidem.report.events import logger
 class Fallback:
     """Gives the tool's `fallback=` for a failure that is not the caller's own doing. It is never remembered."""
 
-    def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]:
-        fallback = call.tool.policies.fallback
-        return inner(call) if fallback is None else self._run(call, inner, fallback)
+    @staticmethod
+    def wanted(policies: Policies) -> bool:
+        return policies.fallback is not None
 
-    async def _run(self, call: Call, inner: Inner, fallback: Any) -> Outcome:
-        outcome = await inner(call)
+    async def __call__(self, call: Call, inner: Inner, /) -> Outcome:
+        outcome, fallback = await inner(call), call.tool.policies.fallback
         if outcome.fault is None or not _stands_for(outcome.fault):
             return outcome
         try:

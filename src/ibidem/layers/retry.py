@@ -8,12 +8,12 @@ of the same tool may have changed something.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ibidem.core.budget import Budget
 from ibidem.core.call import Call, Inner, Outcome
-from ibidem.core.policies import Retry
+from ibidem.core.policies import Policies, Retry
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class Retries:
     budgets: dict[str, Budget] = field(default_factory=dict, repr=False, compare=False)
     """By dependency, or tool."""
 
-    def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]:
-        retry = call.tool.policies.retry
-        if retry is None or retry.max_retries == 0:
-            return inner(call)
-        return self._run(call, inner, retry)
+    @staticmethod
+    def wanted(policies: Policies) -> bool:
+        return policies.retried
 
-    async def _run(self, call: Call, inner: Inner, retry: Retry) -> Outcome:
-        budget = self._budget(call, retry)
+    async def __call__(self, call: Call, inner: Inner, /) -> Outcome:
+        policies = call.tool.policies
+        retry = policies.retry
+        assert retry is not None  # noqa: S101
+        budget = self.budgets.get(policies.dependency) or self._budget(policies.dependency, retry, call.runtime.now())
         budget.earn()
         attempt = 1
         while True:
@@ -52,7 +53,5 @@ class Retries:
             attempt += 1
         return replace(outcome, fault=replace(fault, attempts=attempt), attempts=attempt)
 
-    def _budget(self, call: Call, retry: Retry) -> Budget:
-        name = call.tool.policies.dependency or call.tool.name
-        found = self.budgets.get(name)
-        return found or self.budgets.setdefault(name, Budget(retry.budget, call.runtime.now()))
+    def _budget(self, name: str, retry: Retry, now: float) -> Budget:
+        return self.budgets.setdefault(name, Budget(retry.budget, now))

@@ -7,24 +7,23 @@ late result is kept if it is a read and nothing that it read has changed; the re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
 from ibidem.core.call import Call, Inner, Outcome
 from ibidem.core.classify import fault_of
 from ibidem.core.faults import CallTimeout
+from ibidem.core.policies import Policies
 
 
 @dataclass(frozen=True)
 class Timeout:
     """Ends the wait for an attempt when the time of the call, or of the attempt, is over."""
 
-    def __call__(self, call: Call, inner: Inner, /) -> Awaitable[Outcome]:
-        if call.work.deadline is None and call.tool.policies.attempt_timeout is None:
-            return inner(call)
-        return self._limited(call, inner)
+    @staticmethod
+    def wanted(policies: Policies) -> bool:
+        return policies.timeout is not None or policies.attempt_timeout is not None
 
-    async def _limited(self, call: Call, inner: Inner) -> Outcome:
+    async def __call__(self, call: Call, inner: Inner, /) -> Outcome:
         part, left = call.tool.policies.attempt_timeout, call.remaining()
         if left is not None and left <= 0:
             return out_of_time(call)

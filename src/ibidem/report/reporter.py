@@ -48,7 +48,7 @@ class Reporter:
 
     def switched(self, call: Call, to: Any) -> None:
         """Tell of a circuit that has opened or closed."""
-        name = call.tool.policies.dependency or call.tool.name
+        name = call.tool.policies.dependency
         logger.warning("the circuit of %s has %s", name, to)
         self._tell(to, call.tool.name, call.asker.conversation[1], reason=name)
 
