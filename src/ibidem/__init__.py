@@ -20,6 +20,7 @@ from ibidem.core.telling import PARTIAL_RESULTS_PROMPT
 from ibidem.guard import Guard
 from ibidem.report.events import Event, IbidemWarning
 from ibidem.report.statistics import Stats
+from ibidem.report.summary import Outcomes, Summary
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
 from ibidem.wrapping import guard_of, wrap
@@ -48,11 +49,13 @@ __all__ = [
     "Memory",
     "Nested",
     "Outcome",
+    "Outcomes",
     "Pure",
     "Read",
     "Retry",
     "Stats",
     "Store",
+    "Summary",
     "ToolNode",
     "Write",
     "guard_of",

@@ -106,7 +106,7 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         return (asked if isinstance(asked, Outcome) else await guard.through(asked)).unwrap()
 
     wrapper = awaited if awaits else called
-    wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool})
+    wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool, "__ibidem_ask__": ask})
     if effect is not None:
         wrapper.__dict__[MARK] = effect
     return wrapper

@@ -7,7 +7,7 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ibidem import options
+from ibidem import options, running
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
 from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
@@ -32,7 +32,9 @@ from ibidem.options import OPTIONS, Errors
 from ibidem.report.events import Event
 from ibidem.report.reporter import Reporter
 from ibidem.report.statistics import Stats
+from ibidem.report.summary import Summary, Turns
 from ibidem.report.tables import Circuits, Entries, EntryView, Explained, Explanation
+from ibidem.running import Runner
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
@@ -49,7 +51,7 @@ class Sought(NamedTuple):
     """Why there is no key although the effect would allow one."""
 
 
-class Guard:
+class Guard(Runner):
     """Everything that stands between a model's tool calls and the tools.
 
     Args:
@@ -110,7 +112,7 @@ class Guard:
         self.toolbox = Toolbox(declarations, options.defaults(self._options), trust_mcp=trust_mcp)
         self.errors = errors
         self._user = user
-        self._reporter = Reporter(on_event)
+        self._reporter, self._turns = Reporter(on_event), Turns()
         self._memo = Memo(self.store, Flights(), self._reporter.not_remembered)
         self._breakers = Breakers(self._reporter.switched)
         around = (*outside, Fallback(), Deadline(), self._memo, Retries(self._reporter.retried))
@@ -124,6 +126,9 @@ class Guard:
     def _repr_html_(self) -> str:
         chain = " &rarr; ".join(f"<code>{html.escape(repr(layer))}</code>" for layer in self.layers)
         return f"<p>{chain}</p>{self.explain()._repr_html_()}{self.stats()._repr_html_()}"
+
+    def here(self) -> Bound:
+        return Bound(self, NOBODY)
 
     # -- who asks -----------------------------------------------------------------------------------------------------
 
@@ -201,7 +206,7 @@ class Guard:
         asking = () if isinstance(tool.effect, Pure) else sought.asker.looks_at(tool.effect.scope)
         outcome = self._memo.find(key, asking)
         if outcome is not None:
-            self._reporter.came(tool.name, sought.asker.conversation[1], outcome, None)
+            self._ended(tool, sought.asker.conversation[1], outcome, None)
         return outcome
 
     def prepare(
@@ -240,8 +245,15 @@ class Guard:
         except BaseException as flow:
             self._reporter.stopped(call, flow)
             raise
-        self._reporter.came(call.tool.name, call.asker.conversation[1], outcome, call.reason)
+        self._ended(call.tool, call.asker.conversation[1], outcome, call.reason)
         return outcome
+
+    def _ended(self, tool: Tool, conversation: str, outcome: Outcome, reason: str | None) -> None:
+        self._reporter.came(tool.name, conversation, outcome, reason)
+        config = running_config()
+        if config:
+            self._turns.add(tool.name, conversation, outcome, config)
+        running.note(tool, outcome)
 
     # -- answering questions --------------------------------------------------------------------------------------
 
@@ -263,6 +275,14 @@ class Guard:
             with self.toolbox.looking() as tools:
                 adapt(target, Bound(self, NOBODY))
         return Explanation(tuple(Explained.of(tool) for _, tool in sorted(tools.items())))
+
+    def last_turn(self, conversation: Any = None) -> Summary:
+        """Say how the calls of a graph's last turn ended.
+
+        Args:
+            conversation: Only of this one.
+        """
+        return self._turns.last(None if conversation is None else str(conversation))
 
     def circuits(self) -> Circuits:
         """Say which breakers are open, and for how long."""

@@ -560,3 +560,42 @@ def test_what_is_not_declared_fails_as_without_a_guard_whatever_the_guard_says_o
     for number in (1, 2):
         with pytest.raises(TimeoutError, match=str(number)):
             ask(way, wrapped, call("get", {"key": 1}))
+
+
+# -- outcomes for code ----------------------------------------------------------------------------------------------------
+
+
+def test_a_langchain_tool_gives_its_outcome_to_code():
+    @tool
+    def get(key: int) -> str:
+        """Get."""
+        if key == 0:
+            raise Unavailable
+        return f"value {key}"
+
+    guarded = Guard(effects={"get": Read(retry=Retry(first_delay="1ms"))})
+    first, again = guarded.run(get, key=1), guarded.run(get, {"key": 1})
+    assert (first.value, first.how, again.value, again.how) == ("value 1", "ran", "value 1", "memo")
+    bad = guarded.run(get, key=0)
+    assert (bad.fault.kind, bad.attempts) == ("unavailable", 3)
+    assert guarded.run(get, key="no number").fault.kind == "invalid_arguments"
+    assert wait(guarded.arun(get, key=2)).value == "value 2"
+    assert [o.value for o in guarded.gather([(get, {"key": 1}), (get, {"key": 0}), (get, {"key": 3})])] == [
+        "value 1",
+        None,
+        "value 3",
+    ]
+
+
+@BOTH
+@GRAPHS
+def test_the_last_turn_of_a_graph_is_summed_up_in_a_line(way, make):
+    world, guarded = World(), guard()
+    world.let.set()
+    asked = ai(*(call(name, {"order": 1}, f"id-{name}") for name in ("raises", "flaky", "fine")))
+    answers(way, make(world.tools(way), guarded, asked), asked, thread("t"))
+    summary = guarded.last_turn()
+    assert sorted(row.tool for row in summary) == ["fine", "flaky", "raises"]
+    assert str(summary) == "3 calls: 2 succeeded, 1 failed (raises: tool_error)"
+    assert str(guarded.last_turn("t")) == str(summary) and len(guarded.last_turn("other")) == 0
+    assert "no such order: 42" in summary._repr_html_()

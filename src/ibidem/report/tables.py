@@ -86,7 +86,9 @@ class CircuitView:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Rows(Generic[Row]):
+class Rows(Generic[Row]):
+    """A list of rows that draws itself."""
+
     rows: tuple[Row, ...]
 
     def __len__(self) -> int:
@@ -108,7 +110,7 @@ class _Rows(Generic[Row]):
         raise NotImplementedError
 
 
-class Explanation(_Rows[Explained]):
+class Explanation(Rows[Explained]):
     """What a guard knows of tools."""
 
     def _table(self) -> Table:
@@ -116,7 +118,7 @@ class Explanation(_Rows[Explained]):
         return Table("ibidem: what is declared", names, [[getattr(row, name) for name in names] for row in self.rows])
 
 
-class Entries(_Rows[EntryView]):
+class Entries(Rows[EntryView]):
     """What a guard remembers."""
 
     def _table(self) -> Table:
@@ -137,7 +139,7 @@ class Entries(_Rows[EntryView]):
         return Table("ibidem: what is remembered", names, rows)
 
 
-class Circuits(_Rows[CircuitView]):
+class Circuits(Rows[CircuitView]):
     """The breakers of a guard that calls have met."""
 
     def _table(self) -> Table:
