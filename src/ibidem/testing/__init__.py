@@ -3,6 +3,7 @@
 - `StoreSuite`: what any store must pass, as a class to inherit from.
 - `run_shuffled`: runs a coroutine in a controlled, random order and in virtual time; a seed gives the same run again.
 - `Clock`: a clock that stands until it is told to move.
+- `FaultServer`: an HTTP server on loopback that fails as it is told, and counts what it has done.
 
 It needs no test framework; pytest finds the tests of a subclass by their names.
 """
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 from ibidem.core.call import Key
 from ibidem.core.resources import Cell, Resource, Template, read_cells, write_cells
 from ibidem.stores.protocol import Entry, Store
+from ibidem.testing.faulty import FaultServer as FaultServer
 
 T = TypeVar("T")
 
