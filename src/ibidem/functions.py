@@ -77,18 +77,20 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         if known is not None:
             return known
 
-        own, fixed = (args, kwargs), are_atoms(args, kwargs)
+        own = args, kwargs
+        changeable = not are_atoms(args, kwargs)
+        anew = changeable and again
 
         def body() -> Any:
-            args, kwargs = own if fixed or not again or call.work.single else private(own)
+            args, kwargs = private(own) if anew else own
             return function(*args, **kwargs)
 
         call = guard.prepare(sought, body, runtime, awaits=awaits)
-        if not fixed and (call.key is not None or again):
+        if changeable and (again or call.key is not None):
             try:
                 own = private(own)  # now: while it waits for others, its caller may change what the key was made of
             except NotCopied:
-                call.work.single = True
+                anew, call.work.single = False, again
         return call
 
     @functools.wraps(function)

@@ -2,11 +2,12 @@
 
 import asyncio
 import functools
+import gc
 import threading
 
 import pytest
 
-from ibidem import Guard, Live, Outcome, Outcomes, Read, Write, wrap
+from ibidem import Breaker, Guard, Live, Outcome, Outcomes, Read, Retry, Write, wrap
 
 LONG = 20
 
@@ -150,3 +151,25 @@ def test_a_guard_that_is_off_gives_outcomes_all_the_same(monkeypatch):
     assert guard.run(get, "a").value == "A" and guard.run(get, "missing").fault.kind == "not_found"
     assert asyncio.run(guard.arun(aget, "a")).value == "A"
     assert [o.value for o in guard.gather([(get, {"key": "a"})])] == ["A"]
+
+
+@pytest.mark.parametrize("options", [{}, {"retry": Retry(), "breaker": Breaker()}, {"timeout": LONG}], ids=repr)
+def test_a_call_leaves_nothing_for_the_garbage_collector(options):
+    """A circle in each call would keep its arguments and its result until the collector comes, and make it come often."""
+    guard = Guard(live=["aget", "get"], **options)
+    first, second = wrap(get, guard), wrap(aget, guard)
+
+    async def main():
+        await second("a")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                first("a")
+                await second("a")
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    first("a")
+    assert asyncio.run(main()) < 50

@@ -98,11 +98,18 @@ class AsyncioRuntime:
 
     async def limited(self, call: Call, step: Coroutine[Any, Any, Outcome], seconds: float) -> Outcome | None:
         # A task of its own: `asyncio.timeout` ends nothing that swallows its cancellation. By hand, since `asyncio.wait`
-        # takes half as long again, and this is on the way of every call with a timeout.
+        # takes twice as long, and this is on the way of every call with a timeout.
         loop = asyncio.get_running_loop()
-        task, ended = loop.create_task(step), loop.create_future()
+        ended = loop.create_future()
         timer = loop.call_later(seconds, _wake, ended)
-        task.add_done_callback(lambda _: _wake(ended))
+
+        async def telling() -> Outcome:
+            try:
+                return await step
+            finally:
+                _wake(ended)  # not by a callback of the task, which would come a turn of the loop later
+
+        task = loop.create_task(telling())
         try:
             await ended
         except asyncio.CancelledError:

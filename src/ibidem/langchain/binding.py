@@ -185,26 +185,27 @@ class Binding:
         self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime, *, awaits: bool
     ) -> Call:
         arguments = self.shape.named(args, kwargs)
-        own = args, kwargs
-
-        again, fixed = self.tool.policies.retried, are_atoms(args, arguments)
+        own, again = (args, kwargs), self.tool.policies.retried
+        changeable = not are_atoms(args, arguments)
+        anew = changeable and again
 
         def copied() -> tuple[tuple[Any, ...], dict[str, Any]]:
             """Copy what the model gave; what the framework adds stays what it is."""
-            positional, named = private((args, {name: kwargs[name] for name in arguments if name in kwargs}))
-            return positional, {**kwargs, **named}
+            given, whole = own
+            positional, named = private((given, {name: whole[name] for name in arguments if name in whole}))
+            return positional, {**whole, **named}
 
         def body() -> Any:
-            positional, named = own if fixed or not again or call.work.single else copied()
+            positional, named = copied() if anew else own  # each attempt has its own: tools change what they are given
             return run(*positional, **named)
 
         sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
         call = self.guard.prepare(sought, body, runtime, awaits=awaits, behind=_behind.get())
-        if not fixed and (call.key is not None or again):
+        if changeable and (again or call.key is not None):
             try:
-                own = args, kwargs = copied()  # now: while it waits for others, its caller may change them
+                own = copied()  # now: while it waits for others, its caller may change them
             except NotCopied:
-                call.work.single = True
+                anew, call.work.single = False, again
         return call
 
     def _ended(self, outcome: Outcome) -> Any:
