@@ -133,9 +133,9 @@ def gather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
                 over.set()
 
     tasks = []
-    for target, args, kwargs in asked:
-        context = contextvars.copy_context()
-        tasks.append(POOL.submit(functools.partial(context.run, run, bound, target, args, kwargs)))
+    for call in asked:
+        step: Callable[[], Outcome] = functools.partial(run, bound, *call)
+        tasks.append(POOL.submit(functools.partial(contextvars.copy_context().run, step)))
     for task in tasks:
         task.when_done(ended)
     if tasks:
@@ -186,9 +186,9 @@ def _wrapped(bound: Bound, target: Any) -> Any:
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not args:
         return kwargs
-    if len(args) > 1 or kwargs:
-        raise TypeError("a LangChain tool takes named arguments, or one dict of them")
-    return args[0]
+    if len(args) == 1 and not kwargs:
+        return args[0]
+    raise TypeError("a LangChain tool takes named arguments, or one dict of them")
 
 
 def _given(value: Any, holder: Wanted | None) -> Outcome:

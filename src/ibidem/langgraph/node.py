@@ -120,8 +120,9 @@ class GuardedNode(PlainToolNode):
         with deciding(binding.tool) as holder:
             if not is_default(self._handle_tool_errors):
                 return super()._execute_tool_sync(request, kind, config)
+            plainly: Any = super(GuardedNode, self._raising)
             try:
-                return super(GuardedNode, self._raising)._execute_tool_sync(request, kind, config)
+                return plainly._execute_tool_sync(request, kind, config)
             except Exception as problem:
                 message = message_for(binding.guard, holder, request.tool_call, problem)
                 if message is None:
@@ -137,8 +138,9 @@ class GuardedNode(PlainToolNode):
         with deciding(binding.tool) as holder:
             if not is_default(self._handle_tool_errors):
                 return await super()._execute_tool_async(request, kind, config)
+            plainly: Any = super(GuardedNode, self._raising)
             try:
-                return await super(GuardedNode, self._raising)._execute_tool_async(request, kind, config)
+                return await plainly._execute_tool_async(request, kind, config)
             except Exception as problem:
                 message = message_for(binding.guard, holder, request.tool_call, problem)
                 if message is None:

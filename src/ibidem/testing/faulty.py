@@ -211,7 +211,7 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
             except OSError:  # the caller has gone: that is what it is here for
                 self.close_connection = True
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name for it
             """Say nothing: what failed was meant to."""
 
     return Handler
