@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-for name in ("aiocache", "cashews", "joblib", "rich"):
+for name in ("aiocache", "cashews", "joblib", "purgatory", "rich"):
     pytest.importorskip(name, reason="the benchmarks compare with other libraries: pip install 'ibidem[bench]'")
 sys.path.append(str(BENCHMARKS))
 _measure = importlib.import_module("_measure")
@@ -26,7 +26,7 @@ def run(name, *options):
 def reports():
     """What each benchmark writes, by name."""
     found = {}
-    for name in ("seed.py", "cost.py", "disk.py"):
+    for name in ("seed.py", "cost.py", "disk.py", "failures.py"):
         done = run(name, "--json")
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout)
@@ -38,7 +38,7 @@ def rows(report, title):
     return next(table["rows"] for table in report["tables"] if title in table["title"])
 
 
-@pytest.mark.parametrize("name", ["seed.py", "cost.py", "disk.py"])
+@pytest.mark.parametrize("name", ["seed.py", "cost.py", "disk.py", "failures.py"])
 def test_every_count_that_a_benchmark_expects_is_right(reports, name):
     counts = [each for each in reports[name]["expectations"] if each["exact"]]
     assert counts
@@ -77,6 +77,16 @@ def test_a_warm_memo_of_any_kind_runs_nothing(reports):
 def test_a_thousand_identical_calls_are_one_run(reports):
     table = rows(reports["cost.py"], "identical calls at once")
     assert {row["memo"]: row["runs"] for row in table}["ibidem"] == 1
+
+
+def test_failures_keep_the_results_and_pay_once(reports):
+    table = {row[""]: row for row in rows(reports["failures.py"], "A turn of six calls")}
+    assert {name: row["payments"] for name, row in table.items() if row["payments"] > 1} == {
+        "tenacity, handle_tool_errors=True": 3,
+        "ToolRetry- and ToolErrorMiddleware": 3,
+    }
+    assert table["bare ToolNode"]["results"] == 0
+    assert [row["results"] for name, row in table.items() if name.startswith("ibidem")] == [2, 2]
 
 
 def test_an_expectation_that_does_not_hold_is_said_and_fails_only_when_asked_to(capsys):

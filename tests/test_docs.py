@@ -60,3 +60,11 @@ def test_the_docs_and_the_code_show_one_table_of_overlaps():
     page = (ROOT / "docs" / "effects.md").read_text()
     assert table(resources.__doc__) == table(page)
     assert len(table(page)) == 5
+
+
+def test_the_docs_explain_every_kind_of_fault():
+    from ibidem.core.faults import KINDS
+
+    page = (ROOT / "docs" / "failures.md").read_text()
+    rows = [line.split("`")[1] for line in page.splitlines() if re.match(r"\| `\w+` \|.*\| (no|yes)", line)]
+    assert sorted(rows) == sorted(KINDS)

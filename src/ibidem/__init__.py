@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ibidem.bound import Bound
 from ibidem.core.call import Call, Inner, Layer, Outcome
 from ibidem.core.effects import Effect, Live, Nested, Pure, Read, Write
-from ibidem.core.faults import Fault
-from ibidem.guard import Bound, Guard
+from ibidem.core.faults import CallTimeout, CircuitOpen, Fault
+from ibidem.core.policies import Breaker, Retry
+from ibidem.core.telling import PARTIAL_RESULTS_PROMPT
+from ibidem.guard import Guard
 from ibidem.report.events import Event, IbidemWarning
 from ibidem.report.statistics import Stats
+from ibidem.report.summary import Outcomes, Summary
 from ibidem.report.trials import Report
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Entry, Store
@@ -29,8 +33,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "PARTIAL_RESULTS_PROMPT",
     "Bound",
+    "Breaker",
     "Call",
+    "CallTimeout",
+    "CircuitOpen",
     "Disk",
     "Effect",
     "Entry",
@@ -44,11 +52,14 @@ __all__ = [
     "Memory",
     "Nested",
     "Outcome",
+    "Outcomes",
     "Pure",
     "Read",
     "Report",
+    "Retry",
     "Stats",
     "Store",
+    "Summary",
     "ToolNode",
     "Write",
     "guard_of",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ibidem.bound import Bound
 from ibidem.core.call import Call, Outcome, Tool, passing
-from ibidem.core.copies import NotCopied, private
-from ibidem.core.declarations import decorated_effect
+from ibidem.core.copies import NotCopied, are_atoms, private
+from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
 from ibidem.core.identity import Identity
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
-from ibidem.guard import Bound
 from ibidem.wrapping import binding_of
 
 _ORDINARY = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -63,24 +63,34 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         ),
         decorated=effect,
     )
+    again = tool.policies.retried
+    filled = tool.effect.idempotency_key
+    check_filled(tool, arguments_of.names)
     awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
     def ask(args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime) -> Outcome | Call:
         """Give what is remembered, or the call to make."""
+        if filled is not None and filled not in kwargs:
+            kwargs = {**kwargs, filled: str(uuid.uuid4())}
         sought = guard.seek(tool, arguments_of(args, kwargs), given=given)
         known = guard.hit(sought)
         if known is not None:
             return known
 
         own = args, kwargs
+        changeable = not are_atoms(args, kwargs)
+        anew = changeable and again
 
         def body() -> Any:
-            return function(*own[0], **own[1])
+            args, kwargs = private(own) if anew else own
+            return function(*args, **kwargs)
 
         call = guard.prepare(sought, body, runtime, awaits=awaits)
-        if call.key is not None:
-            with contextlib.suppress(NotCopied):
+        if changeable and (again or call.key is not None):
+            try:
                 own = private(own)  # now: while it waits for others, its caller may change what the key was made of
+            except NotCopied:
+                anew, call.work.single = False, again
         return call
 
     @functools.wraps(function)
@@ -88,17 +98,17 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         if passing(called):
             return function(*args, **kwargs)
         asked = ask(args, kwargs, BLOCKING)
-        return (asked if isinstance(asked, Outcome) else run_blocking(guard.run(asked))).unwrap()
+        return (asked if isinstance(asked, Outcome) else run_blocking(guard.through(asked))).unwrap()
 
     @functools.wraps(function)
     async def awaited(*args: Any, **kwargs: Any) -> Any:
         if passing(awaited):
             return await function(*args, **kwargs)
         asked = ask(args, kwargs, ASYNCIO)
-        return (asked if isinstance(asked, Outcome) else await guard.run(asked)).unwrap()
+        return (asked if isinstance(asked, Outcome) else await guard.through(asked)).unwrap()
 
     wrapper = awaited if awaits else called
-    wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool})
+    wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool, "__ibidem_ask__": ask})
     if effect is not None:
         wrapper.__dict__[MARK] = effect
     return wrapper

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ibidem import options
+from ibidem import options, running
+from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
 from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
-from ibidem.core.effects import Effect, Pure, reject_unknown
+from ibidem.core.durations import TTL, reject_unknown
+from ibidem.core.effects import Effect, Pure
+from ibidem.core.faults import Kind
 from ibidem.core.flights import Flights
 from ibidem.core.keys import NoExactKey, canonical, veiled
+from ibidem.core.policies import Breaker, Retry
 from ibidem.core.resources import read_cells
 from ibidem.core.runtime import Runtime
+from ibidem.layers.breaker import Breakers
+from ibidem.layers.chain import Chains
 from ibidem.layers.checked import Checked, Lots, apart
+from ibidem.layers.deadline import Deadline
 from ibidem.layers.execute import Execute
+from ibidem.layers.fallback import Fallback
 from ibidem.layers.memo import Memo
+from ibidem.layers.retry import Retries
 from ibidem.layers.shadow import Shadow
-from ibidem.options import OPTIONS
+from ibidem.layers.timeout import Timeout
+from ibidem.options import OPTIONS, Errors
 from ibidem.questions import Questions
-from ibidem.report.events import Event, Kind, logger
+from ibidem.report.events import Event
 from ibidem.report.living import GUARDS
-from ibidem.report.statistics import Recorder
+from ibidem.report.reporter import Reporter
+from ibidem.report.summary import Turns
 from ibidem.report.tables import overview
 from ibidem.report.trials import Trials
+from ibidem.running import Runner
 from ibidem.stores.protocol import Store
 from ibidem.toolbox import Toolbox
-
-Chain = Callable[[Call], Awaitable[Outcome]]
 
 
 @dataclass(slots=True)
@@ -48,7 +58,7 @@ class Sought:
     """How many flights had landed when `hit` looked for it in vain: until another lands it need not be looked for."""
 
 
-class Guard(Questions):
+class Guard(Questions, Runner):
     """Everything that stands between a model's tool calls and the tools.
 
     Args:
@@ -65,6 +75,12 @@ class Guard(Questions):
             than was remembered, although nothing it depends on changed, is remembered no more.
         user: `(config, context) -> user`: tells whose call it is, for `scope="user"`.
         trust_mcp: Whether to believe an MCP server that says a tool only reads. A hint is a claim of the server's.
+        timeout: How long a call of a declared tool may take in all, unless its effect says otherwise.
+        retry: When calls of declared tools that can do no harm twice are made again.
+        breaker: When tools are left alone; each declared tool has one of its own, unless the breaker has a name.
+        errors: What a model reads of failures: "message" for all tools, "raise" for none, or a function from `Fault` to
+            text for all; None: messages, of declared tools only.
+        faults: What exceptions of your own mean: class to kind.
         outside: Layers around the memo: they see every call.
         inside: Layers around execution: they see the calls that run.
         on_event: Told of everything that happens; what it raises is logged and goes no further.
@@ -91,6 +107,11 @@ class Guard(Questions):
         check: float | None = None,
         user: UserOf | None = None,
         trust_mcp: bool = False,
+        timeout: TTL = None,
+        retry: Retry | None = None,
+        breaker: Breaker | None = None,
+        errors: Errors = None,
+        faults: Mapping[type[Exception], Kind] | None = None,
         outside: Sequence[Layer] = (),
         inside: Sequence[Layer] = (),
         on_event: Callable[[Event], object] | None = None,
@@ -102,31 +123,35 @@ class Guard(Questions):
         switch = options.switch()
         self.off = switch == "off"
         self.store: Store = options.store_of(self._options, switch)
-        self.toolbox = Toolbox(Declarations.of(effects, reads, writes, live, default), trust_mcp=trust_mcp)
-        self.on_event = on_event
+        declarations = Declarations.of(effects, reads, writes, live, default)
+        self.toolbox = Toolbox(declarations, options.defaults(self._options), trust_mcp=trust_mcp)
+        self.errors = errors
         self._user = user
+        self._reporter, self._turns = Reporter(on_event), Turns()
         self.trials = Trials("shadow" if mode else "check" if check else None)
         self._checked = check is not None
         self._memo = self._make_memo(mode, check)
-        self.layers: tuple[Any, ...] = (*outside, self._memo, *inside, Execute())
-        self._chain: Chain = Execute()
-        for layer in reversed(self.layers[:-1]):
-            self._chain = _around(layer, self._chain)
+        self._breakers = Breakers(self._reporter.switched)
+        around = (*outside, Fallback(), Deadline(), self._memo, Retries(self._reporter.retried))
+        self.layers: tuple[Any, ...] = (*around, self._breakers, Timeout(), *inside, Execute())
+        self._chains = Chains(self.layers)
         self.sees_every_call = bool(outside)
-        self._recorder = Recorder()
         GUARDS.add(self)
 
     def _make_memo(self, mode: Literal["shadow"] | None, check: float | None) -> Memo:
-        parts = self.store, Flights(), self._not_remembered
+        parts = self.store, Flights(), self._reporter.not_remembered
         if mode is not None:
-            return Shadow(*parts, self.trials, self._tell)
-        return Memo(*parts) if check is None else Checked(*parts, self.trials, self._tell, Lots(check))
+            return Shadow(*parts, self.trials, self._reporter.tell)
+        return Memo(*parts) if check is None else Checked(*parts, self.trials, self._reporter.tell, Lots(check))
 
     def __repr__(self) -> str:
         return f"<Guard {' -> '.join(repr(layer) for layer in self.layers)}>"
 
     def _repr_html_(self) -> str:
         return overview(self.layers, self.stats(), self.explain())
+
+    def here(self) -> Bound:
+        return Bound(self, NOBODY)
 
     # -- who asks -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +240,7 @@ class Guard(Questions):
             sought.looked = self._memo.flights.landings
         outcome = (self._memo.find if only else self._memo.glance)(key, asking)
         if outcome is not None:
-            self._record(tool, sought.asker.conversation[1], outcome, None)
+            self._ended(tool, sought.asker.conversation[1], outcome, None)
         return outcome
 
     def prepare(
@@ -249,60 +274,25 @@ class Guard(Questions):
             tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent, sought.looked
         )
 
-    async def run(self, call: Call) -> Outcome:
-        """Take a call through the layers."""
+    async def through(self, call: Call) -> Outcome:
+        """Take a call through the layers. Called by adapters."""
         if self._checked and apart.get():
-            return await self._chain(call)  # made by a second run: nobody's call
+            return await self._chains.of(call.tool.policies)(call)  # made by a second run: nobody's call
         try:
-            outcome = await self._chain(call)
+            outcome = await self._chains.of(call.tool.policies)(call)
         except BaseException as flow:
-            self._recorder.stopped(call.tool.name)
-            self._tell("interrupted", call.tool.name, call.asker.conversation[1], reason=type(flow).__name__)
+            self._reporter.stopped(call, flow)
             raise
-        self._record(call.tool, call.asker.conversation[1], outcome, call.reason)
+        self._ended(call.tool, call.asker.conversation[1], outcome, call.reason)
         return outcome
 
-    def _record(self, tool: Tool, conversation: str, outcome: Outcome, reason: str | None) -> None:
-        failed = outcome.fault is not None
-        self._recorder.came(tool.name, outcome.how, outcome.elapsed, failed=failed, reason=reason)
-        if self.on_event is not None:
-            kind: Kind = "failed" if failed and outcome.how == "ran" else outcome.how
-            self._tell(kind, tool.name, conversation, outcome.elapsed, outcome.age, reason or "")
-
-    def _not_remembered(self, call: Call, reason: str) -> None:
-        self._recorder.not_remembered(call.tool.name, reason)
-        logger.debug("%s: a result was not remembered: %s", call.tool.name, reason)
-        self._tell("not remembered", call.tool.name, call.asker.conversation[1], reason=reason)
-
-    def _tell(
-        self, kind: Kind, tool: str, conversation: str, elapsed: float = 0.0, age: float = 0.0, reason: str = ""
-    ) -> None:
-        if self.on_event is None:
-            return
-        try:
-            self.on_event(Event(kind, tool, conversation, elapsed, age, reason))
-        except Exception:
-            logger.exception("on_event failed; the call goes on")
+    def _ended(self, tool: Tool, conversation: str, outcome: Outcome, reason: str | None) -> None:
+        self._reporter.came(tool.name, conversation, outcome, reason)
+        config = running_config()
+        if config:
+            self._turns.add(tool.name, conversation, outcome, config)
+        running.note(tool, outcome)
 
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
-
-
-class Bound:
-    """A guard and who asks. Accepted wherever a guard is."""
-
-    def __init__(self, guard: Guard, given: Given) -> None:
-        self.guard = guard
-        self.given = given
-
-    def __repr__(self) -> str:
-        said = {name: value for name, value in self.given._asdict().items() if value is not None}
-        return f"<{self.guard!r} bound to {said}>"
-
-
-def _around(layer: Layer, inner: Chain) -> Chain:
-    def step(call: Call) -> Awaitable[Outcome]:
-        return layer(call, inner)
-
-    return step

@@ -15,7 +15,8 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 
-from ibidem.guard import Bound, Guard
+from ibidem.bound import Bound
+from ibidem.guard import Guard
 from ibidem.report.living import GUARDS
 from ibidem.report.words import counted
 from ibidem.wrapping import guard_of

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
+from ibidem.core.classify import check_mappings
+from ibidem.core.faults import Fault
+from ibidem.core.policies import Defaults, check_options
 from ibidem.stores.memory import Memory
 from ibidem.stores.protocol import Store
 
@@ -21,6 +24,11 @@ OPTIONS = (
     "check",
     "user",
     "trust_mcp",
+    "timeout",
+    "retry",
+    "breaker",
+    "errors",
+    "faults",
     "outside",
     "inside",
     "on_event",
@@ -29,6 +37,8 @@ OPTIONS = (
 
 MODES = ("shadow",)
 """What `mode` may be beside None."""
+Errors = Literal["message", "raise"] | Callable[[Fault], str] | None
+"""What a model reads of failures."""
 
 Switch = Literal["", "off", "memory"]
 
@@ -86,6 +96,21 @@ def store_of(options: Mapping[str, Any], switch: Switch) -> Store:
 
         return disk.at(store, options["key"])
     return cast("Store", store)
+
+
+def defaults(options: Mapping[str, Any]) -> Defaults:
+    """Read what a guard says about failures of all its declared tools.
+
+    Raises:
+        TypeError: A value of the wrong kind.
+        ValueError: A time that makes no sense, or an unknown kind.
+    """
+    given = check_options("Guard", {name: options[name] for name in ("timeout", "retry", "breaker")})
+    errors = options["errors"]
+    if errors not in ("message", "raise", None) and (not callable(errors) or isinstance(errors, type)):
+        raise TypeError(f'errors= is "message", "raise", or a function from a Fault to text, not {errors!r}')
+    faults = {} if options["faults"] is None else check_mappings(options["faults"])
+    return Defaults(**{name: value or None for name, value in given.items()}, faults=faults)
 
 
 def switch() -> Switch:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 from ibidem.core.asker import name_of
 from ibidem.core.call import Key, Tool
 from ibidem.core.resources import Cell, parse_answer, write_cells
-from ibidem.report.statistics import Recorder, Stats
-from ibidem.report.tables import Entries, EntryView, Explained, Explanation
+from ibidem.core.runtime import BLOCKING
+from ibidem.layers.breaker import Breakers
+from ibidem.report.reporter import Reporter
+from ibidem.report.statistics import Stats
+from ibidem.report.summary import Summary, Turns
+from ibidem.report.tables import Circuits, Entries, EntryView, Explained, Explanation
 from ibidem.report.trials import Report, Trials
 from ibidem.stores.protocol import Entry, Store
 from ibidem.toolbox import Toolbox
@@ -24,11 +28,13 @@ class Questions:
     store: Store
     toolbox: Toolbox
     trials: Trials
-    _recorder: Recorder
+    _reporter: Reporter
+    _turns: Turns
+    _breakers: Breakers
 
     def stats(self) -> Stats:
         """Count calls, where their results came from, and what was saved."""
-        return self._recorder.snapshot()
+        return self._reporter.snapshot()
 
     def explain(self, target: Any = None) -> Explanation:
         """Say, for each tool, its effect, where that was declared, and how its results are kept apart.
@@ -49,6 +55,18 @@ class Questions:
     def report(self) -> Report:
         """Say what `mode="shadow"` or `check=` found out: what was, or would have been, served, and whether it was right."""
         return self.trials.report(self.stats())
+
+    def last_turn(self, conversation: Any = None) -> Summary:
+        """Say how the calls of a graph's last turn ended.
+
+        Args:
+            conversation: Only of this one.
+        """
+        return self._turns.last(None if conversation is None else str(conversation))
+
+    def circuits(self) -> Circuits:
+        """Say which breakers are open, and for how long."""
+        return self._breakers.states(BLOCKING.now())
 
     def entries(self) -> Entries:
         """List what would be served, newest first."""

@@ -11,6 +11,7 @@ from typing import Any
 from ibidem.core.call import Tool
 from ibidem.core.declarations import Declarations, check_fields
 from ibidem.core.effects import Effect, Nested, Undeclared
+from ibidem.core.policies import Breaker, Defaults
 from ibidem.report.events import IbidemWarning
 
 
@@ -19,13 +20,16 @@ class Toolbox:
 
     Args:
         declarations: What the guard was told.
+        defaults: What it was told about failures of all declared tools.
         trust_mcp: Whether an MCP server's hint counts as a declaration.
     """
 
-    def __init__(self, declarations: Declarations, *, trust_mcp: bool) -> None:
+    def __init__(self, declarations: Declarations, defaults: Defaults, *, trust_mcp: bool) -> None:
         self.tools: dict[str, Tool] = {}
         """The tools met so far, by name."""
         self._declarations = declarations
+        self._defaults = defaults
+        self._breakers: dict[str, Breaker] = {}
         self._trust_mcp = trust_mcp
         self._looking = threading.local()
         self._warned: set[str] = set()
@@ -43,12 +47,23 @@ class Toolbox:
         if effect.identity is not None:
             named = f"named:{tool.name!r}:{effect.identity!r}"
             tool = tool.replace(identify=lambda: named)
-        tool = tool.replace(effect=effect, origin=origin)
+        policies = self._defaults.policies(tool.name, effect)
+        self._check_breaker(tool.name, policies.breaker)
+        tool = tool.replace(effect=effect, origin=origin, policies=policies)
         if isinstance(effect, Nested):
             self._look_inside(tool)
         self.tools[tool.name] = tool
         self.saw(tool)
         return tool
+
+    def _check_breaker(self, tool: str, breaker: Breaker | None) -> None:
+        if breaker is None or breaker.name is None:
+            return
+        known = self._breakers.setdefault(breaker.name, breaker)
+        if known != breaker:
+            raise ValueError(
+                f"tool {tool!r} says {breaker!r} and another tool {known!r}: one name is one breaker, write it once"
+            )
 
     def _look_inside(self, tool: Tool) -> None:
         """Warn of graphs and nodes that a nested tool calls and that pass no guard: nobody sees what they change."""

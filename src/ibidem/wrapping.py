@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
-from ibidem.core.effects import Effect, reject_unknown
-from ibidem.guard import Bound, Guard
+from ibidem.core.durations import reject_unknown
+from ibidem.core.effects import Effect
+from ibidem.guard import Guard
 from ibidem.options import OPTIONS
 
 T = TypeVar("T")

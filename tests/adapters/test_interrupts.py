@@ -417,7 +417,7 @@ def test_a_failure_after_an_approval_is_a_failure(way, kind, handled):
     pay.handle_tool_error = handled
     graph = ibidem.wrap(
         MAKE[kind](saying(ai(call("pay", {"amount": 5}, "1")), "done"), [pay], InMemorySaver()),
-        Guard(**GUARDS["Read"]),
+        Guard(errors="raise", **GUARDS["Read"]),
     )
     start(way, graph)
     if handled:

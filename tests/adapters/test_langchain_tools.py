@@ -302,7 +302,7 @@ def test_tools_behave_as_without_a_guard(kind, options, form, capsys):
     """Results, errors and callbacks, on runs and on hits, with somebody listening and with nobody."""
     for listened in (True, False) if form.endswith("invoke") else (True,):
         told: list[Any] = []
-        for found in (KINDS[kind](), ibidem.wrap(KINDS[kind](), Guard(**options))):
+        for found in (KINDS[kind](), ibidem.wrap(KINDS[kind](), Guard(errors="raise", **options))):
             heard = Heard()
             config = {"callbacks": [heard], "tags": ["x"]} if listened else {"tags": ["x"]}
             ended = [
@@ -701,7 +701,9 @@ def test_errors_are_not_remembered(way, handled):
             raise ToolException("not yet")
         return "there"
 
-    wrapped = ibidem.wrap(StructuredTool.from_function(get, handle_tool_error=handled), Guard(reads=["get"]))
+    wrapped = ibidem.wrap(
+        StructuredTool.from_function(get, handle_tool_error=handled), Guard(reads=["get"], errors="raise")
+    )
     ended = [ending(lambda: ask(way, wrapped, call("get", {"key": "k"}))) for _ in range(4)]
     assert len(runs) == 3
     assert ended[0] == ended[1] != ended[2] == ended[3]

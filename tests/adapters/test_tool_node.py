@@ -397,7 +397,7 @@ def test_errors_are_handled_as_without_a_guard_and_never_stored(way, kind, maker
             for _ in range(2)
         ], len(runs)
 
-    guard = GUARDS[kind]()
+    guard = GUARDS[kind]().replace(errors="raise")
     assert run(ToolNode) == run(lambda tools, **options: MAKERS[maker](tools, guard, **options))
     assert len(guard.entries()) == 0
 
@@ -420,7 +420,9 @@ def test_one_failure_and_its_siblings_end_as_without_a_guard(way, kind):
         return run(lambda tools: make(tools, handle_tool_errors=True))
 
     for check in (run, handled):
-        assert check(ToolNode) == check(lambda tools, **o: ibidem.wrap(ToolNode(tools, **o), GUARDS[kind]()))
+        assert check(ToolNode) == check(
+            lambda tools, **o: ibidem.wrap(ToolNode(tools, **o), GUARDS[kind]().replace(errors="raise"))
+        )
 
 
 # -- wrappers of the node ---------------------------------------------------------------------------------------------------

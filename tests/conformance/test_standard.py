@@ -91,7 +91,7 @@ KINDS = {
 
 def wrapped(made: BaseTool) -> BaseTool:
     bare = os.environ.get("IBIDEM_CONFORMANCE") == "bare"
-    return made if bare else ibidem.wrap(made, reads=["*"])
+    return made if bare else ibidem.wrap(made, reads=["*"], errors="raise")
 
 
 def standard(name: str, base: type) -> type:

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from ibidem import Live, Nested, Pure, Read, Write
-from ibidem.core.effects import MARK, READ_TTL, UNDECLARED, Effect, seconds
+from ibidem.core.durations import seconds
+from ibidem.core.effects import MARK, READ_TTL, UNDECLARED, Effect
 from ibidem.core.resources import EVERYTHING, Resource
 
 
@@ -68,7 +69,7 @@ def test_a_time_that_makes_no_sense_is_refused_and_told_how(given):
         (lambda: Pure(also=1), r"Pure has no option 'also': it takes ttl, scope, identity"),
         (lambda: Write(ttl=5), r"Write has no option 'ttl': it takes also"),
         (lambda: Live(ttl=5), r"Live has no option 'ttl': it takes merge"),
-        (lambda: Nested(ttl=5), r"Nested has no option 'ttl': it takes none"),
+        (lambda: Nested(ttl=5), r"Nested has no option 'ttl': it takes timeout"),
     ],
 )
 def test_an_unknown_option_is_refused_and_told_the_likely_one(make, says):

@@ -28,7 +28,7 @@ def offloaded(guard, function, effect):
     async def call(*args, **kwargs):
         arguments = Arguments(function)(args, kwargs)
         prepared = guard.prepare(guard.seek(tool, arguments), lambda: function(*args, **kwargs), ASYNCIO)
-        return (await guard.run(prepared)).unwrap()
+        return (await guard.through(prepared)).unwrap()
 
     return call
 

@@ -93,7 +93,7 @@ def hostile_guard(text):
     get.__name__ = text
     with guard.conversation(text):
         ibidem.wrap(get, guard)(text)
-    guard._recorder.not_remembered(text, text)
+    guard._reporter._recorder.not_remembered(text, text)
     return guard
 
 

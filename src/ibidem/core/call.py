@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ibidem.core.effects import Effect, Scope
+from ibidem.core.policies import NOTHING, Policies
 from ibidem.core.resources import Cell
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from ibidem.core.flights import Flight
     from ibidem.core.runtime import Runtime
 
-How = Literal["ran", "memo", "shared"]
-"""How an outcome came: the tool ran, the memo had it, or another caller's run was shared."""
+How = Literal["ran", "memo", "shared", "fallback"]
+"""How an outcome came: the tool ran, the memo had it, another caller's run was shared, or a fallback stands for it."""
 
 
 class Key(NamedTuple):
@@ -73,16 +74,22 @@ class Tool:
     """The function behind it; where that is wrapped too, a call of the tool passes it without being seen again."""
     shareable: Callable[[Any], bool] = lambda _: True
     """Whether a result may be given to another call: not if it carries an id of this one."""
+    policies: Policies = NOTHING
+    """What is done about its failures."""
 
     def replace(self, **changes: Any) -> Tool:
         """Make a tool with some fields changed."""
         return replace(self, **changes)
 
 
+Stray = Callable[[Callable[[Any], None]], None]
+"""An execution that nobody waits for any more: takes a function that is given its outcome, or None if it left none."""
+
+
 class Work:
     """The execution of one call, which may outlive whoever waits for it."""
 
-    __slots__ = ("cancel", "entered", "flight", "held", "running")
+    __slots__ = ("cancel", "deadline", "entered", "flight", "held", "single", "strays")
 
     def __init__(self) -> None:
         self.flight: Flight | None = None
@@ -91,17 +98,37 @@ class Work:
         """The cells that it holds open."""
         self.entered = False
         """Whether its body has reached the wrapped function that stands for the tool: one call passes a guard once."""
-        self.running: Callable[[Callable[[Outcome | None], None]], None] | None = None
-        """Where the work went on alone: takes a function that is given the outcome, or None if it never began."""
+        self.strays: tuple[Stray, ...] = ()
+        """The attempts that were left behind and go on alone, in a thread or a task."""
         self.cancel: Callable[[], object] | None = None
         """Where the work went on alone: keeps it from beginning, if it has not yet."""
+        self.deadline: float | None = None
+        """The second on the runtime's clock after which its caller waits no longer."""
+        self.single = False
+        """Whether its arguments cannot be had twice: they are used up, or changed, by the first attempt."""
+
+    def leave_behind(self, stray: Stray) -> None:
+        """Note an attempt that goes on alone."""
+        self.strays = (*self.strays, stray)
 
     def when_ended(self, tell: Callable[[Outcome | None], None]) -> None:
-        """Call `tell` when the work has really ended: now, unless it goes on in a thread."""
-        if self.running is None:
-            tell(None)
-        else:
-            self.running(tell)
+        """Call `tell` once, when every attempt has really ended: now, unless one goes on alone.
+
+        An attempt that ends may leave another behind (a cancelled task its thread), so each is asked in its turn.
+        """
+        best: list[Outcome] = []
+
+        def ended(outcome: Outcome | None) -> None:
+            if outcome is not None and (not best or best[0].fault is not None):
+                best[:] = [outcome]
+            if self.strays:
+                stray, *rest = self.strays
+                self.strays = tuple(rest)
+                stray(ended)
+            else:
+                tell(best[0] if best else None)
+
+        ended(None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +163,11 @@ class Call:
     def effect(self) -> Effect:
         return self.tool.effect
 
+    def remaining(self) -> float | None:
+        """Give the seconds that its caller still waits; None: for ever."""
+        deadline = self.work.deadline
+        return None if deadline is None else deadline - self.runtime.now()
+
     @property
     def ancestors(self) -> Iterator[Call]:
         """The calls in whose bodies it was made, innermost first."""
@@ -156,15 +188,23 @@ class Outcome:
     """Seconds since the value was read."""
     elapsed: float = 0.0
     """Seconds that this call took; for a replayed one, those that the run took."""
+    attempts: int = 1
+    """How often the tool was tried."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the call failed; with a fallback in its place it did not."""
+        return self.fault is not None and self.how != "fallback"
 
     def unwrap(self) -> Any:
-        """Give the value.
+        """Give the value; where a tool returned its error, that is the value.
 
         Raises:
             Exception: What the tool raised.
         """
-        if self.fault is not None:
-            raise self.fault.exception
+        fault = self.fault
+        if fault is not None and not fault.returned and self.how != "fallback":
+            raise fault.exception
         return self.value
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ibidem.core.effects import MARK, UNDECLARED, Effect, Live, Read, Write
+
+if TYPE_CHECKING:
+    from ibidem.core.call import Tool
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,24 @@ def check_fields(name: str, effect: Effect, parameters: frozenset[str] | None) -
         has = ", ".join(sorted(parameters or ())) or "none"
         raise ValueError(
             f"tool {name!r}: {effect!r} names the argument {unknown[0]!r}, which the tool does not have; it has: {has}"
+        )
+
+
+def check_filled(tool: Tool, names: frozenset[str] | None) -> None:
+    """Refuse an `idempotency_key=` that names an argument the tool does not have.
+
+    Args:
+        tool: It may have none.
+        names: Of all its arguments, those included that a framework fills in; None if it takes any.
+
+    Raises:
+        ValueError: It does: the key would reach nobody, and the write would be retried without it.
+    """
+    key = tool.effect.idempotency_key
+    if key is not None and names is not None and key not in names:
+        raise ValueError(
+            f"tool {tool.name!r}: idempotency_key={key!r} names no argument of the tool; "
+            f"it has: {', '.join(sorted(names)) or 'none'}"
         )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, Unpack, get_args
 
+from ibidem.core.durations import TTL, reject_unknown, seconds, some_seconds
+from ibidem.core.policies import FAILURES, Breaker, Failures, Retry, check_options
 from ibidem.core.resources import EVERYTHING, Resource, Spec, Template, parse_answer
 
 T = TypeVar("T")
@@ -16,55 +14,15 @@ T = TypeVar("T")
 Scope = Literal["conversation", "user", "shared"]
 """Who may be given a remembered result: the conversation that read it, every conversation of its user, or everybody."""
 
-TTL = float | str | timedelta | None
-"""A time to live: seconds, a text such as `"10m"`, a `timedelta`, or None for "until a write"."""
-
 READ_TTL = 300.0
 """Seconds a `Read` is remembered by default: what both caches that agents are mostly given today use."""
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
+SETTLE = 60.0
+"""Seconds that the resources of a write stay open after it ended without anybody knowing how: longer than the usual
+timeouts of servers, after which they give up what they were doing."""
 
 MARK = "__ibidem_effect__"
 """The attribute under which a decorated function or tool carries its effect."""
-
-
-def seconds(value: TTL, *, what: str = "ttl") -> float | None:
-    """Read a duration as seconds.
-
-    Raises:
-        ValueError: It is not a positive, finite time.
-    """
-    if value is None:
-        return None
-    advice = "give seconds, a text such as '30s', '10m', '2h' or '7d', a timedelta, or None"
-    if isinstance(value, timedelta):
-        result = value.total_seconds()
-    elif isinstance(value, str):
-        match = _AMOUNT.fullmatch(value)
-        if match is None:
-            raise ValueError(f"{what}={value!r} is not a time: {advice}")
-        result = float(match[1]) * _UNITS[match[2]]
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        result = float(value)
-    else:
-        raise ValueError(f"{what}={value!r} is not a time: {advice}")  # noqa: TRY004
-    if not math.isfinite(result) or result <= 0:
-        raise ValueError(f"{what}={value!r} makes no sense: {advice}; what is never remembered is Live()")
-    return result
-
-
-def reject_unknown(owner: str, unknown: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse options that do not exist, and name the likely ones.
-
-    Raises:
-        TypeError: There are any.
-    """
-    known = list(known)
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}=?" if near else f"it takes {', '.join(known) or 'none'}"
-        raise TypeError(f"{owner} has no option {name!r}: {hint}")
 
 
 class Effect:
@@ -77,6 +35,10 @@ class Effect:
     """Whether results may be kept for later calls."""
     changes: ClassVar[bool] = False
     """Whether the call may change what others read."""
+    declared: ClassVar[bool] = True
+    """Whether anything is known of the call at all."""
+    inherits: ClassVar[bool] = True
+    """Whether what the guard says about failures of all its tools holds for the call."""
     options: ClassVar[tuple[str, ...]] = ()
 
     resources: tuple[Template | Callable[..., Any], ...] = ()
@@ -87,9 +49,20 @@ class Effect:
     identity: str | None = None
     merge: bool = False
     also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None
+    timeout: float | Literal[False] | None = None
+    timeout_thread: bool = True
+    retry: Retry | Literal[False] | None = None
+    breaker: Breaker | Literal[False] | None = None
+    fallback: Any = None
     is_error: Callable[[Any], bool] | None = None
     secret: tuple[str, ...] = ()
     """The arguments that stand nowhere but in the call itself: keys have a digest in their place."""
+    idempotency_key: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running the call twice does no more than running it once."""
+        return not self.changes
 
     def __call__(self, target: T) -> T:
         """Declare this effect on a function or tool, and return that very object."""
@@ -148,9 +121,11 @@ class Effect:
         except Exception:
             return None
 
-    def _keep(self, **given: Any) -> None:
+    def _keep(self, failures: Failures, **given: Any) -> None:
         """Set the options, leaving defaults to the class so that `repr` and equality stay short."""
-        for name, value in given.items():
+        owner = type(self).__name__
+        reject_unknown(owner, [name for name in failures if name not in self.options], self.options)
+        for name, value in {**given, **check_options(owner, failures)}.items():
             if value != getattr(type(self), name):
                 setattr(self, name, value)
 
@@ -169,7 +144,7 @@ class Effect:
         named = sorted(self.fields.intersection(names))
         if named:
             raise ValueError(f"{named[0]!r} is secret and names a resource: resources are kept, so it cannot be both")
-        self._keep(secret=names)
+        self._keep({}, secret=names)
 
 
 def _name(value: Any) -> str:
@@ -187,13 +162,13 @@ class Pure(Effect):
         ttl: How long it is remembered; None, the default, for ever.
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
-        is_error: Tells whether a result reports an error; such results are not remembered.
         secret: Names of arguments, such as passwords, that are hashed wherever they would be kept.
+        **failures: What is done about failures: see `Failures`.
     """
 
     remembered = True
     merge = True
-    options = ("ttl", "scope", "identity", "is_error", "secret")
+    options = ("ttl", "scope", "identity", "secret", *FAILURES)
 
     def __init__(
         self,
@@ -201,12 +176,10 @@ class Pure(Effect):
         ttl: TTL = None,
         scope: Scope | None = None,
         identity: str | None = None,
-        is_error: Callable[[Any], bool] | None = None,
         secret: Iterable[str] = (),
-        **unknown: Any,
+        **failures: Unpack[Failures],
     ) -> None:
-        reject_unknown("Pure", unknown, self.options)
-        self._keep(ttl=seconds(ttl), identity=identity, is_error=is_error)
+        self._keep(failures, ttl=seconds(ttl), identity=identity)
         self._set_scope(scope)
         self._set_secret(secret)
 
@@ -221,14 +194,14 @@ class Read(Effect):
         also: `(arguments, result) -> resources`: what only the result tells that it depends on.
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
-        is_error: Tells whether a result reports an error; such results are not remembered.
         secret: Names of arguments, such as passwords, that are hashed wherever they would be kept.
+        **failures: What is done about failures: see `Failures`.
     """
 
     remembered = True
     merge = True
     ttl = READ_TTL
-    options = ("ttl", "also", "scope", "identity", "is_error", "secret")
+    options = ("ttl", "also", "scope", "identity", "secret", *FAILURES)
 
     def __init__(
         self,
@@ -237,13 +210,11 @@ class Read(Effect):
         also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None,
         scope: Scope | None = None,
         identity: str | None = None,
-        is_error: Callable[[Any], bool] | None = None,
         secret: Iterable[str] = (),
-        **unknown: Any,
+        **failures: Unpack[Failures],
     ) -> None:
-        reject_unknown("Read", unknown, self.options)
         self.resources = _specs(resources)
-        self._keep(ttl=seconds(ttl), also=also, identity=identity, is_error=is_error)
+        self._keep(failures, ttl=seconds(ttl), also=also, identity=identity)
         self._set_scope(scope)
         self._set_secret(secret)
 
@@ -256,13 +227,13 @@ class Live(Effect):
 
     Args:
         merge: Whether identical calls under way at the same time may share one run.
+        **failures: What is done about failures: see `Failures`.
     """
 
-    options = ("merge",)
+    options = ("merge", *FAILURES)
 
-    def __init__(self, *, merge: bool = False, **unknown: Any) -> None:
-        reject_unknown("Live", unknown, self.options)
-        self._keep(merge=merge)
+    def __init__(self, *, merge: bool = False, **failures: Unpack[Failures]) -> None:
+        self._keep(failures, merge=merge)
 
     def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...]:  # noqa: ARG002
         return (EVERYTHING,)
@@ -275,36 +246,73 @@ class Write(Effect):
         *resources: Templates, or callables `arguments -> resources`. None at all means `"*"`.
         also: `(arguments, result) -> resources`: what only the result tells that it changed. While the call runs, and
             if it fails to answer, that is taken to be everything.
+        idempotent: Whether running it twice does no more than running it once; only then is it ever retried.
+        idempotency_key: The name of an argument that is filled in with a text of its own for each call, the same for
+            every attempt and after a resume, by which the other side knows a call again. It makes the call idempotent.
+        settle: How long after a call whose outcome is unknown its resources stay open: the other side may still act.
+        **failures: What is done about failures: see `Failures`.
+
+    Raises:
+        ValueError: `retry=` for a call that is not idempotent.
     """
 
     changes = True
-    options = ("also",)
+    idempotent: bool = False
+    settle: float = SETTLE
+    options = ("also", "idempotent", "idempotency_key", "settle", *(n for n in FAILURES if n != "fallback"))
 
     def __init__(
         self,
         *resources: Spec,
         also: Callable[[Mapping[str, Any], Any], Iterable[Any]] | None = None,
-        **unknown: Any,
+        idempotent: bool = False,
+        idempotency_key: str | None = None,
+        settle: TTL = SETTLE,
+        **failures: Unpack[Failures],
     ) -> None:
-        reject_unknown("Write", unknown, self.options)
         self.resources = _specs(resources)
-        self._keep(also=also)
+        if idempotency_key is not None and (not isinstance(idempotency_key, str) or not idempotency_key):
+            raise TypeError(f"idempotency_key={idempotency_key!r} names no argument of the tool")
+        idempotent = idempotent or idempotency_key is not None
+        settled = some_seconds(settle, what="settle")
+        self._keep(failures, also=also, idempotent=idempotent, idempotency_key=idempotency_key, settle=settled)
+        if self.retry and not idempotent and self.retry.max_retries > 0:
+            raise ValueError(
+                f"{self!r} would run twice what must not run twice: a write is retried only with idempotent=True "
+                'or idempotency_key="argument"'
+            )
+
+    @property
+    def repeatable(self) -> bool:
+        return self.idempotent
 
     def touched(self, arguments: Mapping[str, Any]) -> tuple[Resource, ...] | None:
         return super().touched(arguments) if self.resources or self.also else (EVERYTHING,)
 
 
 class Nested(Effect):
-    """The call runs other calls, a sub-agent say, and changes nothing itself: its inner calls speak for themselves."""
+    """The call runs other calls, a sub-agent say, and changes nothing itself: its inner calls speak for themselves.
 
-    def __init__(self, **unknown: Any) -> None:
-        reject_unknown("Nested", unknown, self.options)
+    Args:
+        **failures: What is done about failures: see `Failures`. It is never retried, since its inner calls are.
+    """
+
+    inherits = False
+    options = ("timeout", "timeout_thread", "breaker", "is_error")
+
+    def __init__(self, **failures: Unpack[Failures]) -> None:
+        self._keep(failures)
+
+    @property
+    def repeatable(self) -> bool:
+        return False
 
 
 class Undeclared(Effect):
     """Nothing is known: it runs as without ibidem and, as it may change anything, forgets its conversation's reads."""
 
     changes = True
+    declared = False
 
 
 UNDECLARED = Undeclared()

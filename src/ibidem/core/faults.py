@@ -4,7 +4,68 @@ from __future__ import annotations
 
 import copy
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from ibidem.core.wording import safe_text
+
+Kind = Literal[
+    "invalid_arguments",
+    "not_found",
+    "unauthorized",
+    "rate_limited",
+    "timeout",
+    "unreachable",
+    "unavailable",
+    "circuit_open",
+    "upstream_failed",
+    "maybe_executed",
+    "cancelled",
+    "tool_error",
+]
+"""What went wrong, in the words that a model reads."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+PASSING: frozenset[Kind] = frozenset({"rate_limited", "timeout", "unreachable", "unavailable", "circuit_open"})
+"""Kinds that may well be over when the same call is made again."""
+
+UNCLEAR: frozenset[Kind] = frozenset({"timeout", "unreachable", "unavailable"})
+"""Kinds after which nobody knows whether a call that did start took effect."""
+
+_ABOUT_ARGUMENTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+"""What Python raises about a value or a line of code; it tells nothing about what stands behind the tool."""
+
+
+class CallTimeout(TimeoutError):  # noqa: N818  # as CircuitOpen
+    """A call was not answered within the seconds that ibidem gave it; the tool's own `TimeoutError` is another.
+
+    Args:
+        seconds: How long it was waited for.
+        deadline: Whether the time of the whole call is over, rather than that of one attempt.
+    """
+
+    def __init__(self, seconds: float, *, deadline: bool = True) -> None:
+        super().__init__(f"no answer within {seconds:g} s")
+        self.seconds = seconds
+        self.deadline = deadline
+
+
+class CircuitOpen(ConnectionError):  # noqa: N818  # it says what is the case, as ConnectionError's subclasses do
+    """A breaker kept a call from its tool, because what stands behind it has failed too often of late."""
+
+
+class ReturnedError(Exception):
+    """Stands for the exception where a tool did not raise but returned its error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +73,50 @@ class Fault:
     """How a call failed."""
 
     exception: Exception
-    """What the tool raised, with its traceback."""
+    """What the tool raised, with its traceback; a `ReturnedError` where it returned its error."""
+    kind: Kind = "tool_error"
+    message: str = ""
+    """A sentence that a model may read: no path, query, header, secret or traceback is in it."""
+    retryable: bool = False
+    """Whether the same call may be made again as it is, and might then succeed."""
+    retry_after: float | None = None
+    """Seconds that the other side asked to wait."""
+    attempts: int = 1
+    """How often the tool was tried."""
+    may_have_run: bool = True
+    """Whether it may have taken effect, as far as the exception tells: false if the request that failed never left."""
+    deliberate: bool = False
+    """Whether the tool, or the service behind it, works and refuses: a `ToolException`, or a reply of 409."""
+    returned: bool = False
+    """Whether the tool returned the error; `Outcome.value` is then what it returned."""
+
+    def __post_init__(self) -> None:
+        if not self.message:
+            object.__setattr__(self, "message", safe_text(self.exception))
 
     @property
-    def message(self) -> str:
-        return str(self.exception) or type(self.exception).__name__
+    def tells_of_dependency(self) -> bool:
+        """Whether it says that something behind the tool does not work; bad arguments and refusals do not."""
+        if self.kind == "tool_error":
+            return not self.deliberate and not self.returned and not isinstance(self.exception, _ABOUT_ARGUMENTS)
+        if isinstance(self.exception, CallTimeout) and not self.may_have_run:
+            return False  # it was never asked
+        return self.kind in PASSING or self.kind == "maybe_executed"
+
+    @property
+    def of_own_deadline(self) -> bool:
+        """Whether the time of this very caller was over: no failure of those who wait with it."""
+        return isinstance(self.exception, CallTimeout) and self.exception.deadline
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether a call that changes something may have done so all the same."""
+        return self.may_have_run and self.kind in UNCLEAR
+
+    def as_unknown(self) -> Fault:
+        """Say of a call that changes something that nobody knows whether it did."""
+        message = f"{self.message} It may have been executed all the same: look before you try again."
+        return replace(self, kind="maybe_executed", message=message, retryable=False)
 
     def private(self) -> Fault | None:
         """Copy the fault for another caller; None if the exception cannot be copied exactly.
@@ -33,7 +133,7 @@ class Fault:
             return None
         twin.__cause__, twin.__context__ = original.__cause__, original.__context__
         twin.__suppress_context__ = original.__suppress_context__
-        return Fault(twin.with_traceback(original.__traceback__))
+        return replace(self, exception=twin.with_traceback(original.__traceback__))
 
 
 def is_interrupt(exc: BaseException) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -134,22 +135,40 @@ class Flight:
             if self.stalled:
                 self.land(None)
 
-    def landed_blocking(self) -> None:
-        """Wait in this thread until it has ended, or is deaf."""
+    def landed_blocking(self, seconds: float | None = None) -> bool:
+        """Wait in this thread until it has ended, or is deaf.
+
+        Args:
+            seconds: At most so many; None: without end.
+
+        Returns:
+            False if the seconds were not enough.
+        """
         event = threading.Event()
         with _lock:
             if self._done:
-                return
+                return True
             self._threads.append(event)
         if self.loop is None:
-            event.wait()
-            return
+            return event.wait(seconds)
         pulse = _Pulse(self.loop)
-        while not event.wait(None if self.detached else PATIENCE):
+        until = None if seconds is None else time.monotonic() + seconds
+        while not event.wait(_shorter(None if self.detached else PATIENCE, until)):
+            if until is not None and time.monotonic() >= until:
+                return self._done
             if self.stalled:
                 self.land(None)
             elif not (self.detached or pulse.beats()):
-                return
+                break
+        return True
+
+
+def _shorter(wait: float | None, until: float | None) -> float | None:
+    """Cut a wait in seconds short at a second of the monotonic clock; None: without end."""
+    if until is None:
+        return wait
+    left = max(0.0, until - time.monotonic())
+    return left if wait is None else min(wait, left)
 
 
 class _Pulse:

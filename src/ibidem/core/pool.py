@@ -19,6 +19,13 @@ from ibidem.core import forks
 LIMIT = min(32, (os.cpu_count() or 1) + 4)
 """Threads that run at once: the bound of Python's own default executor."""
 
+TIMED_LIMIT = 256
+"""Threads that run at once where each call is waited for a bounded time only: a hung one is soon left behind, and
+meanwhile must not keep others waiting."""
+
+LEFT_BEHIND = 1000
+"""Threads that may hang, left behind, without counting; with more than that the bound holds for them too."""
+
 IDLE = 5.0
 """Seconds a thread without work stays."""
 
@@ -78,6 +85,11 @@ class Task:
         tell()
 
     @property
+    def runs(self) -> bool:
+        """Whether the function has begun and not ended."""
+        return self._state == "running"
+
+    @property
     def finished(self) -> bool:
         """Whether the function has run to its end, by returning or raising."""
         return self._state == "done"
@@ -105,6 +117,7 @@ class Pool:
         self._queue: deque[Task] = deque()
         self._running = 0
         self._idle = 0
+        self._left: set[Task] = set()
         self._mine = threading.local()
 
     def submit(self, function: Callable[[], Any]) -> Task:
@@ -135,6 +148,15 @@ class Pool:
                 if place.waits == 0:
                     self._running += 1
 
+    def leave(self, task: Task) -> None:
+        """Give the place of a task for which nobody waits any more to another; the task goes on."""
+        with self._ready:
+            # A task that is done has yet to come for this lock in its thread, or already has its place back.
+            if task.runs and len(self._left) < LEFT_BEHIND:
+                self._left.add(task)
+                self._running -= 1
+                self._fill()
+
     def _fill(self) -> None:
         """Wake or start threads while there are places and tasks; the lock is held."""
         places = self._limit - self._running
@@ -148,8 +170,13 @@ class Pool:
     def _work(self) -> None:
         """Run tasks until none has come for a while. A thread counts as running from its start."""
         self._mine.place = _Place()
+        task: Task | None = None
         while True:
             with self._ready:
+                if task in self._left:
+                    self._left.discard(task)
+                    self._running += 1
+                task = None  # an idle thread must not keep the last result alive
                 while not self._queue or self._running > self._limit:
                     self._running -= 1
                     self._idle += 1
@@ -161,8 +188,10 @@ class Pool:
                         return
                 task = self._queue.popleft()
             task.run()
-            del task  # an idle thread must not keep the last result alive
 
 
 POOL = Pool()
 """The threads of this process. A forked child starts with none."""
+
+TIMED = Pool(TIMED_LIMIT)
+"""Those of calls with a timeout."""

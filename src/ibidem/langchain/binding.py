@@ -13,14 +13,17 @@ from langchain_core.tools import BaseTool
 from langchain_core.tools.base import _format_output
 from pydantic import ValidationError
 
+from ibidem.bound import Bound
+from ibidem.core import telling
 from ibidem.core.asker import running_config
 from ibidem.core.call import Call, Outcome, Tool, current
-from ibidem.core.copies import NotCopied, private
-from ibidem.core.declarations import decorated_effect
+from ibidem.core.copies import NotCopied, are_atoms, private
+from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
+from ibidem.core.idempotency import idempotency_key
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
-from ibidem.guard import Bound
+from ibidem.langchain.failures import note_fault, note_misuse
 from ibidem.langchain.shape import Shape, listens
 
 _behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
@@ -96,6 +99,12 @@ class Binding:
             decorated=effect if effect is not None else decorated_effect(plain, function),
             hinted=Read() if self.shape.hinted_read_only else None,
         )
+        names = self.shape.parameters
+        check_filled(self.tool, None if names is None else names | self.shape.injected)
+        self.offloads = not self.shape.awaits and (
+            self.tool.effect.merge or (self.tool.policies.timeout is not None and self.tool.policies.timeout_thread)
+        )
+        """Whether its body is taken to a thread by the guard, which can share it there, or leave it behind."""
 
     def hit(
         self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None, *, quiet: bool = False
@@ -125,6 +134,23 @@ class Binding:
         message = _format_output(content, artifact, call["id"], twin.name, "success")
         return annotated(message, outcome)  # type: ignore[no-any-return]
 
+    @property
+    def speaks(self) -> bool:
+        """Whether a model is told of a failure."""
+        return telling.speaks(self.guard.errors, self.tool.effect)
+
+    def filled(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Fill in the idempotency key of a call, where its tool takes one; `args` and `options` are those of `run`."""
+        name = self.tool.effect.idempotency_key
+        if name is None or not args or not isinstance(args[0], dict):
+            return args
+        config = options.get("config") or {}
+        if "configurable" not in config:
+            config = {**running_config(), **config}
+        given = {key: value for key, value in args[0].items() if key != name and key not in self.shape.injected}
+        key = idempotency_key(self.plain.name, given, options.get("tool_call_id"), self.bound.given, config)
+        return ({**args[0], name: key}, *args[1:])
+
     def touched(self, args: Any) -> tuple[Resource, ...] | None:
         """Name what a call with these raw arguments reads or changes; None: that cannot be told beforehand."""
         effect = self.tool.effect
@@ -142,7 +168,7 @@ class Binding:
         if self.shape.only_awaits:
             return self._ended(self._refused(run, args, kwargs))
         call = self._prepared(run, args, kwargs, BLOCKING, awaits=False)
-        return self._ended(run_blocking(self.guard.run(call)))
+        return self._ended(run_blocking(self.guard.through(call)))
 
     async def arun(
         self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, awaits: bool
@@ -151,7 +177,7 @@ class Binding:
         if self._is_inside() and awaits:
             return await run(*args, **kwargs)
         call = self._prepared(run, args, kwargs, ASYNCIO, awaits=awaits)
-        return self._ended(await self.guard.run(call))
+        return self._ended(await self.guard.through(call))
 
     def again(self) -> contextlib.AbstractContextManager[None]:
         """Say that the tool is called from outside, also where that happens in the body of one of its own calls."""
@@ -167,17 +193,27 @@ class Binding:
         self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime, *, awaits: bool
     ) -> Call:
         arguments = self.shape.named(args, kwargs)
-        own = args, kwargs
+        own, again = (args, kwargs), self.tool.policies.retried
+        changeable = not are_atoms(args, arguments)
+        anew = changeable and again
+
+        def copied() -> tuple[tuple[Any, ...], dict[str, Any]]:
+            """Copy what the model gave; what the framework adds stays what it is."""
+            given, whole = own
+            positional, named = private((given, {name: whole[name] for name in arguments if name in whole}))
+            return positional, {**whole, **named}
 
         def body() -> Any:
-            return run(*own[0], **own[1])
+            positional, named = copied() if anew else own  # each attempt has its own: tools change what they are given
+            return run(*positional, **named)
 
         sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
         call = self.guard.prepare(sought, body, runtime, awaits=awaits, behind=_behind.get())
-        if call.key is not None:
-            with contextlib.suppress(NotCopied):  # now: while it waits for others, its caller may change them
-                copied, copies = private((args, arguments))
-                own = copied, {**kwargs, **{name: copies[name] for name in kwargs if name in copies}}
+        if changeable and (again or call.key is not None):
+            try:
+                own = copied()  # now: while it waits for others, its caller may change them
+            except NotCopied:
+                anew, call.work.single = False, again
         return call
 
     def _refused(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
@@ -190,6 +226,8 @@ class Binding:
         if known is not None:
             return known
 
+        note_misuse(self.tool)
+
         def body() -> Any:
             try:
                 return run(*args, **kwargs)
@@ -197,9 +235,12 @@ class Binding:
                 raise NotImplementedError(f"{problem} {_ADVICE.format(self.tool.name)}") from None
 
         sought = replace(sought, key=None, reason=sought.reason or "it was called synchronously and only awaits")
-        return run_blocking(self.guard.run(self.guard.prepare(sought, body, BLOCKING)))
+        return run_blocking(self.guard.through(self.guard.prepare(sought, body, BLOCKING)))
 
     def _ended(self, outcome: Outcome) -> Any:
+        note_fault(self.tool, outcome)
+        if outcome.how == "fallback" and self.shape.has_artifact and not self.shape.shareable(outcome.value):
+            outcome = replace(outcome, value=(outcome.value, None))
         carrier = note.get()
         if carrier is not None and carrier.tool is self.tool:
             carrier.outcome = outcome
@@ -209,5 +250,8 @@ class Binding:
 def annotated(message: Any, outcome: Outcome | None) -> Any:
     """Say on a replayed message how it came; its content stays as it is."""
     if outcome is not None and outcome.how != "ran" and isinstance(message, ToolMessage):
-        message.response_metadata["ibidem"] = {"how": outcome.how, "age_s": round(outcome.age, 3)}
+        said: dict[str, Any] = {"how": outcome.how, "age_s": round(outcome.age, 3)}
+        if outcome.fault is not None:
+            said["kind"] = outcome.fault.kind
+        message.response_metadata["ibidem"] = said
     return message

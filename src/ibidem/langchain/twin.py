@@ -20,10 +20,12 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
+from ibidem.bound import Bound
 from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
-from ibidem.guard import Bound, Guard
+from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding, Note, annotated, note
+from ibidem.langchain.failures import aanswered, answered, is_decided
 from ibidem.langchain.shape import Shape
 from ibidem.wrapping import binding_of
 
@@ -111,6 +113,11 @@ def _is_tool_call(value: Any) -> bool:
     return type(value) is dict and value.get("type") == "tool_call"
 
 
+def _is_told(binding: Binding, value: Any) -> bool:
+    """Whether the tool itself has to tell a model of a failure of this call."""
+    return _is_tool_call(value) and value["id"] is not None and binding.speaks and not is_decided(binding.tool)
+
+
 def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
     """The methods of a twin whose class leaves running to LangChain: below validation and callbacks."""
     has_arun = cls._arun is not BaseTool._arun
@@ -130,8 +137,12 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
         return await binding.arun(functools.partial(cls._run, self), args, kwargs, awaits=False)
 
     def invoke(self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        message = self.__ibidem_binding__.hit(self, input, config) if _is_tool_call(input) else None
-        return cls.invoke(self, input, config, **kwargs) if message is None else message
+        binding: Binding = self.__ibidem_binding__
+        message = binding.hit(self, input, config) if _is_tool_call(input) else None
+        if message is not None:
+            return message
+        go = functools.partial(cls.invoke, self, input, config, **kwargs)
+        return answered(binding.guard, binding.tool, input, go) if _is_told(binding, input) else go()
 
     async def ainvoke(self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
         binding: Binding = self.__ibidem_binding__
@@ -139,30 +150,30 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
         if message is not None:
             return message
         # What may be shared waits on the loop and takes a thread only to run; the rest goes its usual way.
-        offloaded = binding.tool.effect.merge and not binding.shape.awaits
-        return await (BaseTool if offloaded else cls).ainvoke(self, input, config, **kwargs)
+        go = functools.partial((BaseTool if binding.offloads else cls).ainvoke, self, input, config, **kwargs)
+        return await (aanswered(binding.guard, binding.tool, input, go) if _is_told(binding, input) else go())
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         binding: Binding = self.__ibidem_binding__
         with binding.again():
-            if not binding.tool.effect.merge:
+            if not binding.tool.effect.declared:
                 return cls.run(self, *args, **kwargs)
             carrier = Note(binding.tool)
             token = note.set(carrier)
             try:
-                return annotated(cls.run(self, *args, **kwargs), carrier.outcome)
+                return annotated(cls.run(self, *binding.filled(args, kwargs), **kwargs), carrier.outcome)
             finally:
                 note.reset(token)
 
     async def arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         binding: Binding = self.__ibidem_binding__
         with binding.again():
-            if not binding.tool.effect.merge:
+            if not binding.tool.effect.declared:
                 return await cls.arun(self, *args, **kwargs)
             carrier = Note(binding.tool)
             token = note.set(carrier)
             try:
-                return annotated(await cls.arun(self, *args, **kwargs), carrier.outcome)
+                return annotated(await cls.arun(self, *binding.filled(args, kwargs), **kwargs), carrier.outcome)
             finally:
                 note.reset(token)
 
@@ -188,15 +199,21 @@ def _whole_overrides(cls: type[BaseTool]) -> dict[str, Any]:
         def run(self: Any, *args: Any, **kwargs: Any) -> Any:
             binding: Binding = self.__ibidem_binding__
             if binding.tool.effect.merge:
-                return shared(self, *args, **kwargs)
-            return binding.run(functools.partial(original, self), args, kwargs)
+                go = functools.partial(shared, self, *args, **kwargs)
+            else:
+                go = functools.partial(binding.run, functools.partial(original, self), args, kwargs)
+            told = name == "invoke" and args and _is_told(binding, args[0])
+            return answered(binding.guard, binding.tool, args[0], go) if told else go()
 
         @functools.wraps(original)
         async def arun(self: Any, *args: Any, **kwargs: Any) -> Any:
             binding: Binding = self.__ibidem_binding__
             if binding.tool.effect.merge:
-                return await shared(self, *args, **kwargs)
-            return await binding.arun(functools.partial(original, self), args, kwargs, awaits=True)
+                go = functools.partial(shared, self, *args, **kwargs)
+            else:
+                go = functools.partial(binding.arun, functools.partial(original, self), args, kwargs, awaits=True)
+            told = name == "ainvoke" and args and _is_told(binding, args[0])
+            return await (aanswered(binding.guard, binding.tool, args[0], go) if told else go())
 
         return arun if name.startswith("a") else run
 

@@ -14,12 +14,14 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolNode as PlainToolNode
 
 from ibidem import langchain
+from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
 from ibidem.core.effects import Pure
 from ibidem.core.keys import NoExactKey, canonical
 from ibidem.core.resources import Resource, overlap
-from ibidem.guard import Bound, Guard
+from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding, behind_others
+from ibidem.langchain.failures import deciding, is_default, message_for
 from ibidem.langchain.shape import listens
 
 
@@ -35,7 +37,7 @@ class GuardedNode(PlainToolNode):
     def __repr__(self) -> str:
         plain: Any = object.__new__(PlainToolNode)
         plain.__dict__.update(
-            {name: held for name, held in self.__dict__.items() if name not in {"__ibidem__", "_twins"}}
+            {name: held for name, held in self.__dict__.items() if name not in {"__ibidem__", *_CACHED}}
         )
         return repr(plain)
 
@@ -96,7 +98,7 @@ class GuardedNode(PlainToolNode):
         with self._place(twin, request):
             message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
             if message is None:
-                return super()._execute_tool_sync(request.override(tool=twin), input_type, config)
+                return self._told(twin, request, input_type, config)
         return self._normalize_tool_response(message, request.tool_call, input_type)
 
     async def _execute_tool_async(self, request: Any, input_type: Any, config: Any) -> Any:
@@ -106,8 +108,51 @@ class GuardedNode(PlainToolNode):
         with self._place(twin, request):
             message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
             if message is None:
-                return await super()._execute_tool_async(request.override(tool=twin), input_type, config)
+                return await self._atold(twin, request, input_type, config)
         return self._normalize_tool_response(message, request.tool_call, input_type)
+
+    def _told(self, twin: Any, request: Any, kind: Any, config: Any) -> Any:
+        """Run a call; where the node has no handler of its own, a failure becomes the guard's message."""
+        binding: Binding = twin.__ibidem_binding__
+        request = request.override(tool=twin)
+        if not binding.speaks:
+            return super()._execute_tool_sync(request, kind, config)
+        with deciding(binding.tool) as holder:
+            if not is_default(self._handle_tool_errors):
+                return super()._execute_tool_sync(request, kind, config)
+            plainly: Any = super(GuardedNode, self._raising)
+            try:
+                return plainly._execute_tool_sync(request, kind, config)
+            except Exception as problem:
+                message = message_for(binding.guard, holder, request.tool_call, problem)
+                if message is None:
+                    raise
+                return message
+
+    async def _atold(self, twin: Any, request: Any, kind: Any, config: Any) -> Any:
+        """Do the same on an event loop."""
+        binding: Binding = twin.__ibidem_binding__
+        request = request.override(tool=twin)
+        if not binding.speaks:
+            return await super()._execute_tool_async(request, kind, config)
+        with deciding(binding.tool) as holder:
+            if not is_default(self._handle_tool_errors):
+                return await super()._execute_tool_async(request, kind, config)
+            plainly: Any = super(GuardedNode, self._raising)
+            try:
+                return await plainly._execute_tool_async(request, kind, config)
+            except Exception as problem:
+                message = message_for(binding.guard, holder, request.tool_call, problem)
+                if message is None:
+                    raise
+                return message
+
+    @functools.cached_property
+    def _raising(self) -> Any:
+        """This node without a handler: LangGraph's own puts arguments that do not fit into words of its own."""
+        node = copy.copy(self)
+        node._handle_tool_errors = False
+        return node
 
     def _twin(self, request: Any) -> Any:
         tool = request.tool
@@ -182,6 +227,10 @@ class GuardedNode(PlainToolNode):
         return {name: (tool, langchain.adapt(tool, self.__ibidem__)) for name, tool in self.tools_by_name.items()}
 
 
+_CACHED = ("_twins", "_raising")
+"""What a node works out once, and a copy of it must work out anew."""
+
+
 class _Turn:
     """What one run of a node knows of its calls."""
 
@@ -254,7 +303,8 @@ def guarded(node: PlainToolNode, bound: Bound) -> GuardedNode:
     twin: Any = copy.copy(node)
     twin.__class__ = type(node) if isinstance(node, GuardedNode) else _guarded_class(type(node))
     twin.__ibidem__ = bound
-    twin.__dict__.pop("_twins", None)
+    for name in _CACHED:
+        twin.__dict__.pop(name, None)
     twin.func, twin.afunc = twin._func, twin._afunc  # a copy keeps those of the node it was copied from
     meet(twin)
     return twin  # type: ignore[no-any-return]

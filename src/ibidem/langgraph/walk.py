@@ -17,9 +17,9 @@ from langgraph.prebuilt import ToolNode as PlainToolNode
 from langgraph.pregel import Pregel
 
 from ibidem import langchain
+from ibidem.bound import Bound
 from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
-from ibidem.guard import Bound
 from ibidem.langgraph.node import guarded, meet
 from ibidem.wrapping import binding_of
 

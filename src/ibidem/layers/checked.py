@@ -20,6 +20,7 @@ from ibidem.core.call import Call, Inner, Key, Outcome, Work
 from ibidem.core.pool import POOL
 from ibidem.core.resources import Cell
 from ibidem.layers.comparing import Answer
+from ibidem.layers.deadline import begin
 from ibidem.layers.memo import Memo
 from ibidem.report.events import logger
 from ibidem.report.trials import Trials, Verdict
@@ -100,6 +101,7 @@ class Checked(Memo):
             entry = self.known(call.key, call.asking)
             if entry is not None:  # another thread may have replaced it: then that one is what is served now
                 again, answer = replace(call, work=Work()), Answer.of(self, call, entry)
+                again.work.single = call.work.single
                 age = self.store.now() - entry.stored_at
                 self.lots.began(call.runtime.beside(lambda: self._check(again, inner, answer, age)))
         return outcome
@@ -128,6 +130,7 @@ class Checked(Memo):
         """Run a call in a context of its own, which is this coroutine's."""
         apart.set(True)
         leave_run()
+        begin(call)  # its own time: that of the call it repeats is that call's
         try:
             verdict = answer.verdict(await inner(call))
         except (asyncio.CancelledError, GeneratorExit):

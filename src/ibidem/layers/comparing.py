@@ -32,7 +32,7 @@ class Answer:
 
     def verdict(self, outcome: Outcome) -> Verdict:
         """Compare it with what a run answered. A difference counts only if no change that was told of explains it."""
-        if outcome.fault is not None or self._is_error(outcome.value):
+        if outcome.fault is not None:
             return "failed"
         store = self.memo.store
         # In this order, as when a result is stored: a change that closes in between is found by the second.
@@ -41,11 +41,3 @@ class Answer:
             return "unclear"
         equal = same(self.value, outcome.value)
         return "unclear" if equal is None else "same" if equal else "differed"
-
-    def _is_error(self, value: Any) -> bool:
-        """Whether a result reports an error: it would not have been remembered, and says nothing of what was."""
-        test = self.call.effect.is_error
-        try:
-            return test is not None and bool(test(value))
-        except Exception:
-            return True

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ibidem.core.call import Call, Inner, Key, Outcome, current
 from ibidem.core.copies import NotCopied, private, size
@@ -20,6 +19,8 @@ from ibidem.core.effects import Undeclared
 from ibidem.core.faults import is_interrupt
 from ibidem.core.flights import Flight, Flights
 from ibidem.core.resources import EVERYTHING, Cell, read_cells, write_cells
+from ibidem.layers.settle import as_told, close_when_over
+from ibidem.layers.timeout import out_of_time
 from ibidem.stores.protocol import Entry, Store
 
 
@@ -53,9 +54,11 @@ class Memo:
             if flight.call is call:
                 return await self._lead(call, flight, inner, looked)
             try:
-                await call.runtime.wait(flight)
+                in_time = await call.runtime.wait(flight, call.remaining())
             finally:
                 self.flights.leave(call, flight)
+            if not in_time:
+                return out_of_time(call)
             outcome = self._shared(call, flight)
             if outcome is not None:
                 return outcome
@@ -124,7 +127,11 @@ class Memo:
             self._mark(call, flow)
             call.work.when_ended(lambda late: self._land(call, flight, late))
             raise
-        self._land(call, flight, outcome)
+        if outcome.fault is not None and outcome.fault.of_own_deadline:
+            flight.land(None)  # it is this caller's time that is over: those who wait look again, and one of them leads
+            call.work.when_ended(lambda late: self._land(call, flight, late))
+        else:
+            self._land(call, flight, outcome)
         return outcome
 
     def _land(self, call: Call, flight: Flight, outcome: Outcome | None) -> None:
@@ -145,7 +152,7 @@ class Memo:
             None if nobody else may be given it.
         """
         assert call.key is not None  # noqa: S101
-        if outcome.fault is not None:
+        if outcome.fault is not None and not outcome.fault.returned:
             return outcome
         if not call.tool.shareable(outcome.value):
             self.note(call, "the result carries an id of its call")
@@ -161,7 +168,7 @@ class Memo:
             self.note(call, "also= failed to say what the result depends on")
             return None
         flight.cells = call.cells + read_cells(also)
-        if not call.effect.remembered or self._is_error(call, value):
+        if not call.effect.remembered or outcome.fault is not None:
             return outcome
         stamps = self.store.stamps
         if not (stamps.still(flight.cells) and stamps.fresh(flight.cells, flight.snapshot)):
@@ -183,27 +190,19 @@ class Memo:
             self.note(call, "it was forgotten meanwhile" if forgotten else "the store is full")
         return outcome
 
-    def _is_error(self, call: Call, value: Any) -> bool:
-        test = call.effect.is_error
-        if test is None:
-            return False
-        try:
-            return bool(test(value))
-        except Exception as problem:
-            self.note(call, f"is_error= failed: {problem!r}")
-            return True
-
     def _shared(self, call: Call, flight: Flight) -> Outcome | None:
         """Give what a flight landed, as a copy of this caller's own; None: look again."""
         landed = flight.outcome
         if landed is None or not self._complete(call, flight):
             return None
-        if landed.fault is not None:
-            fault = landed.fault.private()
-            flight.unshared = flight.unshared or fault is None
-            return None if fault is None else replace(landed, fault=fault, how="shared")
+        fault = landed.fault
+        if fault is not None:
+            fault = fault.private()
+            if fault is None:
+                flight.unshared = True
+                return None
         try:
-            return Outcome(private(landed.value), None, "shared", landed.age, landed.elapsed)
+            return replace(landed, value=private(landed.value), fault=fault, how="shared")
         except NotCopied:  # it could be copied once only
             flight.unshared = True
             return None
@@ -242,8 +241,11 @@ class Memo:
             self._mark(call, flow)
             call.work.when_ended(close)
             raise
-        close(outcome)
-        return outcome
+        if outcome.fault is None and not call.work.strays:
+            close(outcome)
+            return outcome
+        close_when_over(call, close, outcome)
+        return as_told(call, outcome)
 
     def _mark(self, call: Call, flow: BaseException) -> None:
         """Remember, before an interrupt leaves, that this tool asks people: its answers are theirs, and never replayed."""

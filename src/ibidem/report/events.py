@@ -8,7 +8,19 @@ from typing import Literal
 
 logger = logging.getLogger("ibidem")
 
-Kind = Literal["ran", "memo", "shared", "failed", "interrupted", "not remembered", "mismatch"]
+Kind = Literal[
+    "ran",
+    "memo",
+    "shared",
+    "fallback",
+    "failed",
+    "interrupted",
+    "not remembered",
+    "mismatch",
+    "retried",
+    "opened",
+    "closed",
+]
 
 
 class IbidemWarning(UserWarning):
@@ -20,9 +32,10 @@ class Event:
     """One thing that happened to one call."""
 
     kind: Kind
-    """`ran`, `memo` or `shared`: how its outcome came; `failed`; `interrupted`: control flow passed;
-    `not remembered`: a result was not kept, for `reason`; `mismatch`: a run answered otherwise than the memo did or,
-    with `mode="shadow"`, would have."""
+    """`ran`, `memo`, `shared` or `fallback`: how its outcome came; `failed`: `reason` is the kind of the fault;
+    `interrupted`: control flow passed; `not remembered`: a result was not kept, for `reason`; `mismatch`: a run answered
+    otherwise than the memo did or, with `mode="shadow"`, would have; `retried`: it is tried again, after a fault of that
+    kind; `opened`, `closed`: the circuit of the dependency in `reason`."""
     tool: str
     conversation: str
     elapsed: float = 0.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ibidem.core import forks
+from ibidem.core.call import Outcome
 from ibidem.report import views
 from ibidem.report.words import counted, duration
 
@@ -26,7 +27,13 @@ class ToolStats:
     shared: int = 0
     """Calls that shared another call's run."""
     failed: int = 0
-    """Runs that failed."""
+    """Calls that reached the tool and failed, after their retries."""
+    retried: int = 0
+    """Tries after a call's first."""
+    fallback: int = 0
+    """Calls for which something else stands in the place of a result that could not be had."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """The kinds of the faults of failed calls, and how often."""
     stopped: int = 0
     """Calls that were cancelled, or asked a person."""
     seconds: float = 0.0
@@ -42,6 +49,15 @@ class ToolStats:
         return self.memo + self.shared
 
 
+_SOMETIMES = ("retried", "fallback", "faults")
+"""Columns that are drawn where there is something to say in them."""
+_HEADS = (
+    *("tool", "", "calls", "ran", "memo", "shared", "failed", "retried", "fallback", "stopped", "saved s"),
+    *("not remembered", "faults"),
+)
+_COUNTS = ("calls", "ran", "memo", "shared", "failed", "retried", "fallback", "stopped", "seconds", "saved_seconds")
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """The counts of a guard: a snapshot. In Jupyter it draws itself."""
@@ -53,9 +69,10 @@ class Stats:
         """All tools together."""
         total = ToolStats()
         for each in self.tools.values():
-            for name in ("calls", "ran", "memo", "shared", "failed", "stopped", "seconds", "saved_seconds"):
+            for name in _COUNTS:
                 setattr(total, name, getattr(total, name) + getattr(each, name))
             total.uncacheable.update(each.uncacheable)
+            total.kinds.update(each.kinds)
         return total
 
     @property
@@ -104,14 +121,15 @@ class Stats:
 
     def _table(self) -> views.Table:
         most = max((each.calls for each in self.tools.values()), default=0)
+        total, several = self.total, len(self.tools) > 1
         rows = [_row(name, each, most) for name, each in sorted(self.tools.items())]
-        several = len(rows) > 1
         if several:
-            rows.append([*_row("total", self.total, self.calls)[:-1], ""])  # the reasons stand above already
+            rows.append({**_row("total", total, self.calls), "not remembered": "", "faults": ""})  # they stand above
+        heads = [head for head in _HEADS if head not in _SOMETIMES or any(row[head] for row in rows)]
         return views.Table(
             f"ibidem: {self.headline}",
-            ["tool", "", "calls", "ran", "memo", "shared", "failed", "stopped", "saved s", "not remembered"],
-            rows,
+            heads,
+            [[row[head] for head in heads] for row in rows],
             has_total=several,
         )
 
@@ -124,11 +142,22 @@ class Stats:
         return self._table().html()
 
 
-def _row(name: str, each: ToolStats, whole: int) -> list[Any]:
-    bar = views.Bar({"ran": each.ran, "memo": each.memo, "shared": each.shared}, whole)
-    reasons = "; ".join(f"{count} x {reason}" for reason, count in each.uncacheable.most_common())
-    counts = [each.calls, each.ran, each.memo, each.shared, each.failed, each.stopped]
-    return [name, bar, *counts, f"{each.saved_seconds:.3f}", reasons]
+def _row(name: str, each: ToolStats, whole: int) -> dict[str, Any]:
+    counts = ("calls", "ran", "memo", "shared", "failed", "stopped")
+    return {
+        "tool": name,
+        "": views.Bar({"ran": each.ran, "memo": each.memo, "shared": each.shared}, whole),
+        **{count: getattr(each, count) for count in counts},
+        "retried": each.retried or "",
+        "fallback": each.fallback or "",
+        "saved s": f"{each.saved_seconds:.3f}",
+        "not remembered": _counted(each.uncacheable),
+        "faults": _counted(each.kinds),
+    }
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
 
 
 def _were(count: int) -> str:
@@ -146,23 +175,32 @@ class Recorder:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
-    def came(self, tool: str, how: str, elapsed: float, *, failed: bool, reason: str | None) -> None:
+    def came(self, tool: str, outcome: Outcome, reason: str | None) -> None:
         """Count a call and how it ended."""
+        how, fault = outcome.how, outcome.fault
         with self._lock:
             each = self._of(tool)
             each.calls += 1
             if how == "memo":
                 each.memo += 1
-                each.saved_seconds += elapsed
+                each.saved_seconds += outcome.elapsed
             elif how == "shared":
                 each.shared += 1
-                each.saved_seconds += elapsed
+                each.saved_seconds += outcome.elapsed
             else:
                 each.ran += 1
-                each.seconds += elapsed
-                each.failed += failed
+                each.seconds += outcome.elapsed
+                each.failed += fault is not None
+                each.fallback += how == "fallback"
+            if fault is not None:
+                each.kinds[fault.kind] += 1
             if reason is not None:
                 each.uncacheable[reason] += 1
+
+    def retried(self, tool: str) -> None:
+        """Count a try after the first."""
+        with self._lock:
+            self._of(tool).retried += 1
 
     def stopped(self, tool: str) -> None:
         """Count a call that control flow ended."""
@@ -184,5 +222,8 @@ class Recorder:
 
     def snapshot(self) -> Stats:
         with self._lock:
-            copies = {name: replace(each, uncacheable=Counter(each.uncacheable)) for name, each in self._tools.items()}
+            copies = {
+                name: replace(each, uncacheable=Counter(each.uncacheable), kinds=Counter(each.kinds))
+                for name, each in self._tools.items()
+            }
         return Stats(copies)

@@ -71,8 +71,25 @@ class EntryView:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CircuitView:
+    """The breaker of one tool, or of what stands behind several."""
+
+    name: str
+    state: str
+    """`closed`: calls are let through; `open`: they are not; `half-open`: one tries."""
+    failures: int
+    """One after the other, up to now."""
+    opened: int
+    """How often it has opened."""
+    seconds_left: float
+    """For how long no call is let through."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
-class _Rows(Generic[Row]):
+class Rows(Generic[Row]):
+    """A list of rows that draws itself."""
+
     rows: tuple[Row, ...]
 
     def __len__(self) -> int:
@@ -94,7 +111,7 @@ class _Rows(Generic[Row]):
         raise NotImplementedError
 
 
-class Explanation(_Rows[Explained]):
+class Explanation(Rows[Explained]):
     """What a guard knows of tools."""
 
     def _table(self) -> views.Table:
@@ -107,7 +124,7 @@ class Explanation(_Rows[Explained]):
         return views.Table(title, names, rows, len(self.rows) - len(rows))
 
 
-class Entries(_Rows[EntryView]):
+class Entries(Rows[EntryView]):
     """What a guard remembers."""
 
     def _table(self) -> views.Table:
@@ -128,6 +145,14 @@ class Entries(_Rows[EntryView]):
         held = f"{counted(len(self.rows), 'result')}, {amount(sum(row.size for row in self.rows))}"
         title = f"ibidem: {held} remembered" if rows else "ibidem: what is remembered"
         return views.Table(title, names, rows, len(self.rows) - len(rows))
+
+
+class Circuits(Rows[CircuitView]):
+    """The breakers of a guard that calls have met."""
+
+    def _table(self) -> views.Table:
+        rows = [[row.name, row.state, row.failures, row.opened, f"{row.seconds_left:.1f}"] for row in self.rows]
+        return views.Table("ibidem: breakers", ["of", "state", "failures", "opened", "seconds left"], rows)
 
 
 def overview(layers: Iterable[Any], *answers: Any) -> str:

@@ -16,7 +16,7 @@ from ibidem.core.call import Tool
 from ibidem.core.effects import Effect, Pure, Read, Undeclared
 from ibidem.core.resources import Template
 from ibidem.report.statistics import Stats
-from ibidem.report.tables import _Rows
+from ibidem.report.tables import Rows
 from ibidem.report.views import ROWS, Long, Table, page
 
 Kind = Literal["shadow", "check"]
@@ -64,7 +64,7 @@ class Trial:
     advice: str
 
 
-class Report(_Rows[Trial]):
+class Report(Rows[Trial]):
     """What a guard on trial has found out."""
 
     def _table(self) -> Table:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ibidem.core import forks
 from ibidem.core.call import Key
-from ibidem.core.effects import TTL, seconds
+from ibidem.core.durations import TTL, seconds
 from ibidem.core.identity import OBJECT
 from ibidem.report.progress import track
 from ibidem.stores import folders, keyring

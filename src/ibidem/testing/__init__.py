@@ -3,11 +3,13 @@
 - `StoreSuite`: what any store must pass, as a class to inherit from.
 - `run_shuffled`: runs a coroutine in a controlled, random order and in virtual time; a seed gives the same run again.
 - `Clock`: a clock that stands until it is told to move.
+- `FaultServer`: an HTTP server on loopback that fails as it is told, and counts what it has done.
 
 It needs no test framework; pytest finds the tests of a subclass by their names.
 """
 
 from ibidem.core.resources import read_cells, write_cells
+from ibidem.testing.faulty import FaultServer
 from ibidem.testing.schedules import Clock, ShuffledLoop, Stuck, eager_switching, in_threads, run_shuffled
 from ibidem.testing.stores import OVERLAPS, READ, StoreSuite, a_key, an_entry, resources
 
@@ -15,6 +17,7 @@ __all__ = [
     "OVERLAPS",
     "READ",
     "Clock",
+    "FaultServer",
     "ShuffledLoop",
     "StoreSuite",
     "Stuck",
