@@ -5,6 +5,7 @@ the load that two hundred calls put on a dependency that is dead; and what a cal
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -125,6 +126,7 @@ def success(report: Report, rounds: int, *, quick: bool, runner: asyncio.Runner)
 def measure(rounds: int, *, quick: bool = False) -> Report:
     """Measure everything."""
     report = Report("failures")
+    logging.getLogger("ibidem").setLevel(logging.CRITICAL)  # each failure that a model is told of is a line
     with loop() as runner:
         _turns.turns(report, rounds, quick=quick, runner=runner)
         loads(report, runner=runner)

@@ -1,28 +1,20 @@
 """Recorded and synthetic conversations through a real graph: nothing wrong is ever answered, and the control is caught."""
 
-import importlib
 import random
 import sys
-from pathlib import Path
 
 import pytest
 
+from benches import bench
+
 pytest.importorskip("rich", reason="the replay draws with rich: pip install 'ibidem[bench]'")
 
-ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ("tau2_retail.jsonl", "tau_airline.jsonl")
 MODES = pytest.mark.parametrize(
     ("sync", "raised"),
     [(False, False), (True, False), (False, True), (True, True)],
     ids=["async", "sync", "async, errors raised", "sync, errors raised"],
 )
-
-
-def bench(name):
-    """Import a module of benchmarks/, which is no package."""
-    if str(ROOT / "benchmarks") not in sys.path:
-        sys.path.append(str(ROOT / "benchmarks"))
-    return importlib.import_module(name)
 
 
 replay, stage, split, recordings, oracles, synthetic, policies = map(

@@ -12,7 +12,7 @@ from test_flights import until, until_blocking
 from test_memo import SOAK
 from worlds import Guarded
 
-from ibidem import Guard, Memory, Pure, Read, Write, wrap
+from ibidem import Breaker, Guard, Memory, Pure, Read, Retry, Write, wrap
 from ibidem.layers import checked
 from ibidem.layers.checked import REASON, Checked, Lots
 from ibidem.layers.comparing import Answer
@@ -75,6 +75,52 @@ def test_a_hit_that_is_right_is_served_and_goes_on_being_served(way, effect):
         row = await shop.judged()
         assert (row.compared, row.differed, row.failed, row.unclear) == (1, 0, 0, 0)
         assert shop.runs == 2 and len(shop.guard.entries()) == 1 and not shop.guard.trials.distrusted
+
+    play(main)
+
+
+@BOTH
+def test_a_second_run_has_the_time_and_the_retries_of_a_call_r31(way):
+    async def main():
+        failing = ["old", ConnectionResetError(), "old"]
+        retry = Retry(max_retries=1, first_delay="1ms")
+        shop = Shop(way, timeout=20, retry=retry, breaker=Breaker())
+
+        def answer():
+            found = failing.pop(0)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        async def aanswer():
+            return answer()
+
+        shop.answer = answer if way == "sync" else aanswer
+        assert [await shop.look(), await shop.look()] == ["old", "old"]
+        row = await shop.judged()
+        assert (row.compared, row.failed, row.unclear) == (1, 0, 0)
+        assert shop.runs == 3 and not failing
+        assert shop.guard.stats().calls == 2, "a second run is nobody's call"
+
+    play(main)
+
+
+@BOTH
+def test_a_second_run_that_hangs_is_given_up_and_says_nothing(way):
+    async def main():
+        let = threading.Event()
+        shop = Shop(way, timeout=0.2)
+
+        async def hang():
+            await asyncio.sleep(60)
+
+        await shop.look()
+        shop.answer = (lambda: let.wait(20)) if way == "sync" else hang
+        assert await shop.look() == "old"
+        row = await shop.judged()
+        assert (row.compared, row.differed, row.unclear) == (0, 0, 1)
+        assert await shop.look() == "old"
+        let.set()
 
     play(main)
 

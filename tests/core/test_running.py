@@ -141,6 +141,22 @@ def test_a_write_whose_outcome_is_unknown_says_so_to_code():
     assert outcome.fault.kind == "maybe_executed" and isinstance(outcome.fault.exception, ConnectionResetError)
 
 
+def test_a_write_whose_last_request_never_left_may_have_done_something_before_it_r29():
+    """A tool that pays, and then cannot reach whom it would tell: a model that makes the call again pays twice."""
+    paid = []
+
+    def pay():
+        paid.append(1)
+        raise ConnectionRefusedError
+
+    fault = Guard(effects={"pay": Write()}).run(pay).fault
+    assert (fault.kind, fault.retryable, len(paid)) == ("maybe_executed", False, 1)
+    assert "look before you try again" in fault.message
+    for effect in (Read(), Write(idempotent=True)):
+        fault = Guard(effects={"pay": effect}).run(pay).fault
+        assert (fault.kind, fault.retryable) == ("unreachable", True)
+
+
 def test_an_outcome_made_by_hand_is_one():
     assert Outcome(1).unwrap() == 1 and not Outcome(1).failed
 

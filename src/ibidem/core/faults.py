@@ -99,8 +99,8 @@ class Fault:
         """Whether it says that something behind the tool does not work; bad arguments and refusals do not."""
         if self.kind == "tool_error":
             return not self.deliberate and not self.returned and not isinstance(self.exception, _ABOUT_ARGUMENTS)
-        if isinstance(self.exception, CallTimeout) and not self.may_have_run:
-            return False  # it was never asked
+        if self._never_began:
+            return False
         return self.kind in PASSING or self.kind == "maybe_executed"
 
     @property
@@ -109,13 +109,25 @@ class Fault:
         return isinstance(self.exception, CallTimeout) and self.exception.deadline
 
     @property
-    def outcome_unknown(self) -> bool:
-        """Whether a call that changes something may have done so all the same."""
+    def may_still_act(self) -> bool:
+        """Whether what it asked for may happen yet, although it has ended."""
         return self.may_have_run and self.kind in UNCLEAR
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether a call that changes something may have done so, wholly or in part.
+
+        Also where the request that failed never left: the tool may have made others before it.
+        """
+        return self.kind in UNCLEAR and not self._never_began
+
+    @property
+    def _never_began(self) -> bool:
+        return isinstance(self.exception, CallTimeout) and not self.may_have_run
 
     def as_unknown(self) -> Fault:
         """Say of a call that changes something that nobody knows whether it did."""
-        message = f"{self.message} It may have been executed all the same: look before you try again."
+        message = f"{self.message} Whether it was done, wholly or in part, is not known: look before you try again."
         return replace(self, kind="maybe_executed", message=message, retryable=False)
 
     def private(self) -> Fault | None:

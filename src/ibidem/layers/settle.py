@@ -25,7 +25,7 @@ def close_when_over(call: Call, close: Callable[[Outcome | None], None], outcome
 
     def over(late: Outcome | None) -> None:
         ended = late if outcome.fault is not None and late is not None else outcome
-        if ended.fault is None or not ended.fault.outcome_unknown:
+        if ended.fault is None or not ended.fault.may_still_act:
             close(ended)
         else:
             settle = call.effect.settle if isinstance(call.effect, Write) else SETTLE
