@@ -86,14 +86,20 @@ def agents(folder, count=1, **options):
 
 
 class Warnings(logging.Handler):
-    """What was warned of while the block ran."""
+    """What was warned of while the block ran.
 
-    def __init__(self):
+    Args:
+        of: A folder; what stores elsewhere say, which earlier tests left behind, does not count. None: everything does.
+    """
+
+    def __init__(self, of=None):
         super().__init__(logging.WARNING)
         self.texts = []
+        self._of = "" if of is None else str(of)
 
     def emit(self, record):
-        self.texts.append(record.getMessage())
+        if self._of in record.getMessage():
+            self.texts.append(record.getMessage())
 
     def __enter__(self):
         logging.getLogger("ibidem").addHandler(self)

@@ -388,7 +388,7 @@ def test_the_thread_survives_whatever_a_batch_does(folder, monkeypatch):
 def test_a_full_store_counts_every_result_r4(folder):
     store = Disk(folder, key=KEY, max_bytes=50_000)
     count = 2_000
-    with Warnings() as warned:
+    with Warnings(folder) as warned:
         for n in range(count):
             store.put(a_key(f"{n}"), entry(store, value=f"{n}" * 20, conversation="1"))
         store.flush()

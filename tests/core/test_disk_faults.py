@@ -305,7 +305,7 @@ def test_r5_a_change_at_once_after_the_folder_was_replaced_is_told_to_those_who_
 def test_r5_what_breaks_while_open_costs_no_time_and_one_warning(fault, tmp_path):
     for attempt in range(3):  # the machine may be busy: the best of three tries counts
         folder = tmp_path / f"store {attempt}"
-        with agents(folder) as (world, one), Warnings() as warned:
+        with agents(folder) as (world, one), Warnings(folder) as warned:
             one.write()
             one.read()
             one.store.flush()
@@ -332,7 +332,7 @@ def test_r5_what_is_broken_before_costs_no_time_and_one_warning(fault, tmp_path)
             one.write()
             one.read()
             one.store.flush()
-        with fault(folder), Warnings() as warned:
+        with fault(folder), Warnings(folder) as warned:
             began = time.perf_counter()
             with agents(folder) as (world, one):
                 slowest = time.perf_counter() - began

@@ -120,7 +120,7 @@ def test_a_poisoned_row_is_a_miss_r10(poisoning, folder, tmp_path):
     outside.write_bytes(pickle.dumps(Payload(ran)))
     names = {"pickle": pickle.dumps(Payload(ran)), "outside": f"../../{OUTSIDE}", "row": row(folder)}
     plant(folder, (POISONINGS[poisoning], names))
-    with Warnings() as warned:
+    with Warnings(folder) as warned:
         found = used(folder)
     assert (found is not None) is (poisoning in STAYS)
     assert not ran.exists(), "code ran"
@@ -161,7 +161,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_planted_setting_sets_nothing_r10(name, folder):
     plant(folder, ("INSERT OR REPLACE INTO Settings VALUES (?, ?)", (name, SETTINGS[name])))
-    with Warnings() as warned:
+    with Warnings(folder) as warned:
         assert used(folder) is not None
     assert warned.texts == []
     with contextlib.closing(sqlite3.connect(folder / "results" / "cache.db")) as plain:
@@ -222,7 +222,7 @@ STRANGE = {
 @pytest.mark.parametrize("strange", STRANGE)
 def test_a_database_that_is_not_ours_is_set_aside_r10(strange, folder):
     plant(folder, *STRANGE[strange])
-    with Warnings() as warned:
+    with Warnings(folder) as warned:
         used(folder)
     assert len(warned.texts) == 1 and "was damaged" in warned.texts[0]
     assert len([path for path in folder.iterdir() if path.name.startswith("set-aside-")]) <= 1
@@ -230,7 +230,7 @@ def test_a_database_that_is_not_ours_is_set_aside_r10(strange, folder):
 
 def test_half_of_a_database_that_another_process_is_making_is_no_damage_r1(folder):
     plant(folder, "DROP TABLE Cache", "DELETE FROM Settings WHERE key > 'd'")
-    with Warnings() as warned:
+    with Warnings(folder) as warned:
         used(folder)
     assert warned.texts == []
 

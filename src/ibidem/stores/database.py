@@ -111,11 +111,18 @@ class Database:
             _make(folder / FILE)
             self._inode = (folder / FILE).stat().st_ino
             self._clean_settings()
+            self._cache = diskcache.Cache.__new__(
+                diskcache.Cache
+            )  # in hand, so that what it opens is closed if it fails
             try:
-                self._cache = diskcache.Cache(str(folder), timeout=cast("int", BUSY), disk=_Inline, **_SETTINGS)
-            except (TypeError, AttributeError) as problem:  # what stands in the table was no setting at all
-                raise Corrupt(str(problem)) from problem
-            self._cache._con.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST)
+                self._cache.__init__(str(folder), timeout=cast("int", BUSY), disk=_Inline, **_SETTINGS)
+                self._cache._con.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST)
+            except BaseException as problem:
+                with contextlib.suppress(Exception):
+                    self._cache.close()
+                if isinstance(problem, (TypeError, AttributeError)):  # what stands in the table was no setting at all
+                    raise Corrupt(str(problem)) from problem
+                raise
 
     def _clean_settings(self) -> None:
         """Leave no setting but ours: `diskcache` does what the table says before it does what it is told.
