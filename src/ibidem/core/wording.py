@@ -30,7 +30,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(
-            rf"\b({_SENSITIVE})(['\"]?\s*(?:=>|[:=]|\bis\b|\bwas\b)\s*)(?:b?'[^']*'|b?\"[^\"]*\"|[^\s,;&)\]}}]+)",
+            rf"(?<![\w-])({_SENSITIVE})(['\"]?\s*(?:=>|[:=]|\bis\b|\bwas\b)\s*)(?:b?'[^']*'|b?\"[^\"]*\"|[^\s,;&)\]}}]+)",
             re.IGNORECASE,
         ),
         r"\1\2[redacted]",
@@ -41,7 +41,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(['\"])(?:~?/|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)[^'\"\n]*\1"), "[path]"),
     (re.compile(r"(?<![\w/.:<])(?:~|\.{1,2})?(?:/[^\s/:'\"<>|,;()]+)+/?"), "[path]"),
     (re.compile(r"\b[A-Za-z]:[\\/][^\s'\"]+|\\\\[^\s'\"]+"), "[path]"),
-    (re.compile(r"\b[\w.-]+(?:[/\\][\w.-]+)+\.\w{1,5}\b"), "[path]"),
+    (re.compile(r"(?<![\w.-])[\w.-]+(?:[/\\][\w.-]+)+\.\w{1,5}\b"), "[path]"),
     (
         re.compile(r"\b(?:sk|pk|rk|gh[posur]|github_pat|glpat|xox[abeprs]|AKIA|ASIA|AIza|ya29|eyJ)[-_.\w]{8,}"),
         "[redacted]",
