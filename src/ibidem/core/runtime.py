@@ -22,7 +22,7 @@ from ibidem.core.later import LATER
 from ibidem.core.pool import POOL, TIMED, Task
 
 if TYPE_CHECKING:
-    from ibidem.core.flights import Flight
+    from ibidem.core.signals import Waitable
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ class Runtime(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Pass time."""
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
-        """Wait until a flight has ended, at most so many seconds; false if they were not enough."""
+    async def wait(self, flight: Waitable, seconds: float | None = None) -> bool:
+        """Wait until a flight has ended, or a signal was given, at most so many seconds; false if they were not enough."""
         ...
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
@@ -96,7 +96,7 @@ class AsyncioRuntime:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
+    async def wait(self, flight: Waitable, seconds: float | None = None) -> bool:
         with _waiting():
             if seconds is None:
                 await flight.landed()
@@ -257,7 +257,7 @@ class BlockingRuntime:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
+    async def wait(self, flight: Waitable, seconds: float | None = None) -> bool:
         with _waiting():
             return flight.landed_blocking(seconds)
 

@@ -1,0 +1,134 @@
+"""The turns of nodes: what one run of a node knows of its calls, and the siblings of a call that is a task of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, ToolMessage
+
+from ibidem.core.effects import UNDECLARED
+from ibidem.core.hazards import Access, hazard
+from ibidem.core.keys import NoExactKey, canonical
+from ibidem.core.turns import Asked, Place, Turn
+from ibidem.guard import Guard
+
+Twins = Mapping[str, tuple[Any, Any]]
+"""The tools of a node by name, each with its twin."""
+
+
+class NodeRun:
+    """What one run of a node knows of its calls."""
+
+    __slots__ = ("answers", "config", "in_threads", "order", "places")
+
+    def __init__(self, config: Any, *, in_threads: bool) -> None:
+        self.config = config
+        self.in_threads = in_threads
+        """Whether its calls take threads of an executor with a bound."""
+        self.answers: dict[int, Any] = {}
+        """What was remembered, by the number of the call in the message."""
+        self.order: Sequence[int] | None = None
+        """The numbers of the other calls in the order in which they start; None: as they came."""
+        self.places: dict[int, Place] | None = None
+        """By the id of the object that a call is; None: its calls come one by one."""
+
+
+def asked(twins: Twins, calls: Sequence[Any]) -> list[Asked]:
+    """Say of the calls of a message what they would do to what."""
+    return [_asked(twins, call) for call in calls]
+
+
+def _asked(twins: Twins, call: Any) -> Asked:
+    known = twins.get(call["name"])
+    if known is None:
+        return Asked(call["name"], call["id"], None, Access(UNDECLARED, None))
+    return known[1].__ibidem_binding__.asked(call["args"], call["id"])  # type: ignore[no-any-return]
+
+
+def may_change(twins: Twins, calls: Sequence[Any]) -> bool:
+    """Whether any call of a message may change something: else no order is to be kept."""
+    for call in calls:
+        known = twins.get(call["name"])
+        if known is None or known[1].__ibidem_binding__.tool.effect.changes:
+            return True
+    return False
+
+
+def start_order(calls: Sequence[Any], numbers: Sequence[int], twins: Twins, turn: Turn | None) -> list[int]:
+    """Order the starts of a turn so that no thread waits for a call that has none yet.
+
+    What waits comes after what it waits for: a call after those that it must not pass, a repeat after the one whose run it
+    shares. Nothing moves past an undeclared call, which runs as it would without ibidem.
+    """
+    level: dict[int, int] = {}
+    first: dict[Any, int] = {}
+    least = 0
+    for number in numbers:
+        known = twins.get(calls[number]["name"])
+        effect = known[1].__ibidem_binding__.tool.effect if known is not None else UNDECLARED
+        place = turn.places[number] if turn is not None else None
+        if not effect.declared:
+            least = level[number] = max(level.values(), default=0)
+            continue
+        before = [] if place is None else [each.number - 1 for each in place.earlier if _waits(place, each)]
+        if effect.merge and not (place is not None and place.behind):
+            with contextlib.suppress(NoExactKey):
+                leader = first.setdefault((calls[number]["name"], canonical(calls[number]["args"])), number)
+                before += [leader] if leader != number else []
+        level[number] = max([least, *(level[each] + 1 for each in before if each in level)])
+    return sorted(numbers, key=level.__getitem__)
+
+
+def _waits(place: Place, other: Place) -> bool:
+    return not other.ended and (not other.sure or hazard(other.access, place.access) is not None)
+
+
+def sibling_place(guard: Guard, twins: Twins, call: Any, state: Any, key: str, config: Any) -> Place | None:
+    """Find the place of a call that is a task of its own: the last message of its graph names its siblings.
+
+    Args:
+        guard: Knows the turns whose calls come one by one.
+        twins: The tools of the node.
+        call: The call, as its node got it.
+        state: Of the graph.
+        key: Where its messages are.
+        config: LangChain's.
+    """
+    message, answered = _message(state, key)
+    if message is None or len(message.tool_calls) < 2 or not may_change(twins, message.tool_calls):
+        return None
+    ids = [each["id"] for each in message.tool_calls]
+    if ids.count(call["id"]) != 1:
+        return None
+    configurable, metadata = config.get("configurable") or {}, config.get("metadata") or {}
+    run = getattr(configurable.get("__pregel_runtime"), "control", None)
+    if run is None:
+        return None
+    namespace = str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
+    thread, step = configurable.get("thread_id"), metadata.get("langgraph_step")
+
+    def make() -> Turn:
+        turn = Turn(asked(twins, message.tool_calls), sure=False)
+        for place in turn.places:
+            if place.id in answered:  # by a person, say: it does not come
+                place.end("done")
+        return turn
+
+    turn = guard.book.turn((thread, namespace, step, message.id, tuple(ids)), run, make)
+    return turn.places[ids.index(call["id"])]
+
+
+def _message(state: Any, key: str) -> tuple[AIMessage | None, frozenset[Any]]:
+    """Give the last message of a model and the ids of its calls that have answers already."""
+    messages = state if isinstance(state, list) else state.get(key) if isinstance(state, dict) else None
+    if messages is None:
+        messages = getattr(state, key, None)
+    answered: set[Any] = set()
+    for message in reversed(messages or ()):
+        if isinstance(message, AIMessage):
+            return message, frozenset(answered)
+        if isinstance(message, ToolMessage):
+            answered.add(message.tool_call_id)
+    return None, frozenset()
