@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from ibidem import options, running
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
-from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
+from ibidem.core.call import Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
 from ibidem.core.durations import TTL, reject_unknown
 from ibidem.core.effects import Effect, Pure
@@ -21,7 +20,9 @@ from ibidem.core.keys import NoExactKey, canonical, veiled
 from ibidem.core.policies import Breaker, Retry
 from ibidem.core.resources import read_cells
 from ibidem.core.runtime import Runtime
+from ibidem.core.sought import Sought
 from ibidem.core.turns import Book, place_of
+from ibidem.layers.batch import Batches
 from ibidem.layers.breaker import Breakers
 from ibidem.layers.chain import Chains
 from ibidem.layers.checked import Checked, Lots, apart
@@ -44,20 +45,6 @@ from ibidem.report.trials import Trials
 from ibidem.running import Runner
 from ibidem.stores.protocol import Store
 from ibidem.toolbox import Toolbox
-
-
-@dataclass(slots=True)
-class Sought:
-    """A call before it is made."""
-
-    tool: Tool
-    arguments: Mapping[str, Any]
-    asker: Asker
-    key: Key | None = None
-    reason: str | None = None
-    """Why there is no key although the effect would allow one."""
-    looked: int = -1
-    """How many flights had landed when `hit` looked for it in vain: until another lands it need not be looked for."""
 
 
 class Guard(Questions, Runner):
@@ -139,8 +126,15 @@ class Guard(Questions, Runner):
         self._breakers = Breakers(self._reporter.switched)
         self.book = Book()
         hazards = Hazards(after_unknown, self._reporter.ordered, self._reporter.not_remembered)
-        around = (*outside, Fallback(), Deadline(), hazards, self._memo, Retries(self._reporter.retried))
-        self.layers: tuple[Any, ...] = (*around, self._breakers, Timeout(), *inside, Execute())
+        around = (*outside, Fallback(), Deadline(), hazards, self._memo, Batches(self._memo))
+        self.layers: tuple[Any, ...] = (
+            *around,
+            Retries(self._reporter.retried),
+            self._breakers,
+            Timeout(),
+            *inside,
+            Execute(),
+        )
         self._chains = Chains(self.layers)
         self.sees_every_call = bool(outside)
         GUARDS.add(self)

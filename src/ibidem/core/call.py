@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ibidem.core.runtime import Runtime
     from ibidem.core.turns import Place
 
-How = Literal["ran", "memo", "shared", "fallback"]
-"""How an outcome came: the tool ran, the memo had it, another caller's run was shared, or a fallback stands for it."""
+How = Literal["ran", "memo", "shared", "batch", "fallback"]
+"""How an outcome came: the tool ran, the memo had it, another caller's run was shared, another call's request asked for it
+too, or a fallback stands for it."""
 
 
 class Key(NamedTuple):

@@ -30,6 +30,9 @@ T = TypeVar("T")
 class Runtime(Protocol):
     """How a layer reaches the world."""
 
+    awaits: bool
+    """Whether coroutine functions of the user's can be run."""
+
     def now(self) -> float:
         """Seconds on a monotonic clock."""
         ...
@@ -86,6 +89,8 @@ def _waiting() -> Iterator[None]:
 
 class AsyncioRuntime:
     """Serves callers on an event loop."""
+
+    awaits = True
 
     def now(self) -> float:
         return time.monotonic()
@@ -246,6 +251,8 @@ def _outcome_of(task: Task) -> Outcome | None:
 
 class BlockingRuntime:
     """Serves callers in a thread; the tool runs in that thread."""
+
+    awaits = False
 
     def now(self) -> float:
         return time.monotonic()

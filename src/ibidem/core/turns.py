@@ -18,6 +18,7 @@ from ibidem.core.call import Outcome, Tool, current
 from ibidem.core.effects import Pure
 from ibidem.core.faults import is_control_flow, is_interrupt
 from ibidem.core.hazards import Access, After, hazard, is_ordered
+from ibidem.core.parties import Table
 from ibidem.core.signals import Signal
 
 State = Literal["expected", "entered", "done", "failed", "unknown", "interrupted"]
@@ -62,6 +63,7 @@ class Place:
         "name",
         "number",
         "parent",
+        "sought",
         "state",
         "sure",
         "tool",
@@ -84,6 +86,8 @@ class Place:
         """The calls before it that it may have to wait for."""
         self.parent = current.get()
         """The call in whose body the turn is made."""
+        self.sought: Callable[[], Any] | None = None
+        """Gives what a guard looks for in its place before it comes; None: it is not sure to come as its message has it."""
         self._told: State | None = None
         self._news: Signal | None = None
         self._token: Token[Place | None] | None = None
@@ -202,6 +206,8 @@ class Turn:
 
     def __init__(self, calls: Iterable[Asked], *, sure: bool) -> None:
         self.lock = threading.Lock()
+        self.table = Table()
+        """Where its calls meet that one request can answer."""
         self.signs = 0
         """Counts what was seen of its calls."""
         self.places = [Place(self, number, asked, sure=sure) for number, asked in enumerate(calls, 1)]
@@ -221,7 +227,7 @@ class Turn:
     @classmethod
     def of(cls, calls: Sequence[Asked], *, sure: bool) -> Turn | None:
         """Make the turn of some calls; None where nothing in it depends on there being one."""
-        needed = len(calls) > 1 and any(each.access.effect.changes for each in calls)
+        needed = len(calls) > 1 and any(each.access.effect.changes or each.access.effect.batch for each in calls)
         return cls(calls, sure=sure) if needed else None
 
     def goes_on_from(self, earlier: Turn) -> None:

@@ -24,6 +24,7 @@ from ibidem.core.hazards import Access
 from ibidem.core.idempotency import idempotency_key
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
+from ibidem.core.sought import Sought
 from ibidem.core.turns import Asked, place_of
 from ibidem.langchain.failures import note_fault, note_misuse
 from ibidem.langchain.shape import Shape, listens
@@ -151,6 +152,15 @@ class Binding:
     def asked(self, args: Any, id: Any = None) -> Asked:  # noqa: A002
         """Say what a call with these raw arguments would do to what, before it is made."""
         return Asked(self.tool.name, id, self.tool, Access(self.tool.effect, self.touched(args)))
+
+    def sought(self, args: Any, config: Mapping[str, Any]) -> Sought | None:
+        """Look for a call before it is made; None: its arguments take the tool itself to be read."""
+        if self.shape.quick is None:
+            return None
+        try:
+            return self.guard.seek(self.tool, self.shape.quick(args), given=self.bound.given, config=config)
+        except (ValidationError, TypeError):
+            return None
 
     def touched(self, args: Any) -> tuple[Resource, ...] | None:
         """Name what a call with these raw arguments reads or changes; None: that cannot be told beforehand."""

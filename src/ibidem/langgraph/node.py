@@ -14,12 +14,12 @@ from langgraph.prebuilt import ToolNode as PlainToolNode
 from ibidem import langchain
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
-from ibidem.core.turns import Place, Turn, here
+from ibidem.core.turns import Place, Turn
 from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding
 from ibidem.langchain.failures import deciding, is_default, message_for
 from ibidem.langchain.shape import listens
-from ibidem.langgraph.turns import NodeRun, asked, may_change, sibling_place, start_order
+from ibidem.langgraph.turns import NodeRun, arrives, asked, let_ask_for, matters, sibling_place, start_order
 
 
 class GuardedNode(PlainToolNode):
@@ -30,6 +30,8 @@ class GuardedNode(PlainToolNode):
     """
 
     __ibidem__: Bound
+    sent_whole: bool = False
+    """Whether the graph sends all calls of a message, each in a task of its own, as the message has them."""
 
     def __repr__(self) -> str:
         plain: Any = object.__new__(PlainToolNode)
@@ -61,8 +63,10 @@ class GuardedNode(PlainToolNode):
         one = kind == "tool_calls" and len(calls) < 2  # Send brings the calls of a turn one by one
         if run is None or one or self.__ibidem__.guard.off:
             return calls, kind
-        plain = self._wrap_tool_call is None and self._awrap_tool_call is None and _runs_plainly(self.__class__)
-        turn = Turn.of(asked(self._twins, calls), sure=plain) if may_change(self._twins, calls) else None
+        plain = self._is_plain
+        turn = Turn(asked(self._twins, calls), sure=plain) if matters(self._twins, calls) else None
+        if turn is not None and plain:
+            let_ask_for(turn, self._twins, calls, run.config)
         if plain:
             run.answers = self._answers(calls, kind, turn, run.config)
         rest = [number for number in range(len(calls)) if number not in run.answers]
@@ -116,13 +120,19 @@ class GuardedNode(PlainToolNode):
         guard = self.__ibidem__.guard
         if guard.off:
             return None
-        return sibling_place(guard, self._twins, call, tool_runtime.state, self._messages_key, tool_runtime.config)
+        state, config, whole = tool_runtime.state, tool_runtime.config, self.sent_whole and self._is_plain
+        return sibling_place(guard, self._twins, call, state, self._messages_key, config, whole=whole)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing of the user's stands between the message and the tools."""
+        return self._wrap_tool_call is None and self._awrap_tool_call is None and _runs_plainly(self.__class__)
 
     def _execute_tool_sync(self, request: Any, input_type: Any, config: Any) -> Any:
         twin = self._twin(request)
         if twin is None:
             return super()._execute_tool_sync(request, input_type, config)
-        _arrives(twin, request.tool_call)
+        arrives(twin, request.tool_call)
         message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
         if message is None:
             return self._told(twin, request, input_type, config)
@@ -132,7 +142,7 @@ class GuardedNode(PlainToolNode):
         twin = self._twin(request)
         if twin is None:
             return await super()._execute_tool_async(request, input_type, config)
-        _arrives(twin, request.tool_call)
+        arrives(twin, request.tool_call)
         message = twin.__ibidem_binding__.hit(twin, request.tool_call, config)
         if message is None:
             return await self._atold(twin, request, input_type, config)
@@ -202,14 +212,6 @@ _CACHED = ("_twins", "_raising")
 
 _run: ContextVar[NodeRun | None] = ContextVar("ibidem_node_run", default=None)
 """The run of a node that is under way here."""
-
-
-def _arrives(twin: Any, call: Any) -> None:
-    """Note what the call that is made here executes: wrappers, or a person, may have changed it."""
-    place = here()
-    if place is not None and not place.sure:
-        binding: Binding = twin.__ibidem_binding__
-        place.arrive(binding.tool, binding.asked(call["args"]).access)
 
 
 @functools.lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from ibidem.core.effects import UNDECLARED
 from ibidem.core.hazards import Access, hazard
 from ibidem.core.keys import NoExactKey, canonical
-from ibidem.core.turns import Asked, Place, Turn
+from ibidem.core.turns import Asked, Place, Turn, here
 from ibidem.guard import Guard
 
 Twins = Mapping[str, tuple[Any, Any]]
@@ -47,13 +48,32 @@ def _asked(twins: Twins, call: Any) -> Asked:
     return known[1].__ibidem_binding__.asked(call["args"], call["id"])  # type: ignore[no-any-return]
 
 
-def may_change(twins: Twins, calls: Sequence[Any]) -> bool:
-    """Whether any call of a message may change something: else no order is to be kept."""
+def matters(twins: Twins, calls: Sequence[Any]) -> bool:
+    """Whether it matters that calls are of one message: one may change something, or several can go into one request."""
+    if len(calls) < 2:
+        return False
     for call in calls:
         known = twins.get(call["name"])
-        if known is None or known[1].__ibidem_binding__.tool.effect.changes:
+        effect = known[1].__ibidem_binding__.tool.effect if known is not None else UNDECLARED
+        if effect.changes or effect.batch is not None:
             return True
     return False
+
+
+def let_ask_for(turn: Turn, twins: Twins, calls: Sequence[Any], config: Any) -> None:
+    """Let the first call of a turn ask for the others, which come as their message has them."""
+    for place, call in zip(turn.places, calls, strict=True):
+        if place.access.effect.batch is not None:
+            binding = twins[call["name"]][1].__ibidem_binding__
+            place.sought = functools.partial(binding.sought, call["args"], config)
+
+
+def arrives(twin: Any, call: Any) -> None:
+    """Note what the call that is made here executes: wrappers, or a person, may have changed it."""
+    place = here()
+    if place is not None and not place.sure:
+        binding = twin.__ibidem_binding__
+        place.arrive(binding.tool, binding.asked(call["args"]).access)
 
 
 def start_order(calls: Sequence[Any], numbers: Sequence[int], twins: Twins, turn: Turn | None) -> list[int]:
@@ -85,7 +105,9 @@ def _waits(place: Place, other: Place) -> bool:
     return not other.ended and (not other.sure or hazard(other.access, place.access) is not None)
 
 
-def sibling_place(guard: Guard, twins: Twins, call: Any, state: Any, key: str, config: Any) -> Place | None:
+def sibling_place(
+    guard: Guard, twins: Twins, call: Any, state: Any, key: str, config: Any, *, whole: bool
+) -> Place | None:
     """Find the place of a call that is a task of its own: the last message of its graph names its siblings.
 
     Args:
@@ -95,9 +117,10 @@ def sibling_place(guard: Guard, twins: Twins, call: Any, state: Any, key: str, c
         state: Of the graph.
         key: Where its messages are.
         config: LangChain's.
+        whole: Whether all calls of the message are sent, as they stand there.
     """
     message, answered = _message(state, key)
-    if message is None or len(message.tool_calls) < 2 or not may_change(twins, message.tool_calls):
+    if message is None or not matters(twins, message.tool_calls):
         return None
     ids = [each["id"] for each in message.tool_calls]
     if ids.count(call["id"]) != 1:
@@ -114,6 +137,8 @@ def sibling_place(guard: Guard, twins: Twins, call: Any, state: Any, key: str, c
         for place in turn.places:
             if place.id in answered:  # by a person, say: it does not come
                 place.end("done")
+        if whole:
+            let_ask_for(turn, twins, message.tool_calls, config)
         return turn
 
     turn = guard.book.turn((thread, namespace, step, message.id, tuple(ids)), run, make)

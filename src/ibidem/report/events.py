@@ -12,6 +12,7 @@ Kind = Literal[
     "ran",
     "memo",
     "shared",
+    "batch",
     "fallback",
     "failed",
     "interrupted",
@@ -34,7 +35,7 @@ class Event:
     """One thing that happened to one call."""
 
     kind: Kind
-    """`ran`, `memo`, `shared` or `fallback`: how its outcome came; `failed`: `reason` is the kind of the fault;
+    """`ran`, `memo`, `shared`, `batch` or `fallback`: how its outcome came; `failed`: `reason` is the kind of the fault;
     `interrupted`: control flow passed; `not remembered`: a result was not kept, for `reason`; `mismatch`: a run answered
     otherwise than the memo did or, with `mode="shadow"`, would have; `retried`: it is tried again, after a fault of that
     kind; `waited`: it was ordered after the call of its turn in `reason`; `passed`: it was to be, but that one did not

@@ -27,7 +27,7 @@ class Reporter:
         failed = outcome.fault is not None
         self._recorder.came(tool, outcome, reason)
         if self._on_event is not None:
-            kind: Kind = "failed" if failed and outcome.how == "ran" else outcome.how
+            kind: Kind = "failed" if failed and outcome.how in ("ran", "batch") else outcome.how
             said = outcome.fault.kind if outcome.fault is not None else ""
             self.tell(kind, tool, conversation, outcome.elapsed, outcome.age, reason or said)
 
