@@ -179,6 +179,8 @@ class Place:
     @property
     def is_ordered(self) -> bool:
         """Whether it comes after another one, or may: then it is not answered from memory on the short way."""
+        if self.earlier and not self.sure:
+            return True
         return any(
             not (other.ended or other.sure) or hazard(other.access, self.access) is not None for other in self.earlier
         )

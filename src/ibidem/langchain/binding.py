@@ -130,7 +130,7 @@ class Binding:
         if self.offloads or self.shape.awaits:
             return self.offloads
         place = place_of(self.tool)
-        return place is not None and place.waits
+        return place is not None and place.is_ordered
 
     @property
     def speaks(self) -> bool:

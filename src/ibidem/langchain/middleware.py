@@ -15,7 +15,7 @@ from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
 from ibidem.guard import Guard
 from ibidem.langchain.failures import deciding, is_decided, message_for
-from ibidem.langgraph.turns import Twins, arrives, sibling_place
+from ibidem.langgraph.turns import Twins, sibling_place
 from ibidem.wrapping import binding_of
 
 Handler = Callable[[Any], Any]
@@ -58,7 +58,6 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
         if place is None:
             return self._told(twin, request, handler)
         with place:
-            arrives(twin, request.tool_call)
             return self._told(twin, request, handler)
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -70,7 +69,6 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
         if place is None:
             return await self._atold(twin, request, handler)
         with place:
-            arrives(twin, request.tool_call)
             return await self._atold(twin, request, handler)
 
     def _told(self, twin: Any, request: Any, handler: Handler) -> Any:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ibidem.core.call import Call, Inner, Outcome
 from ibidem.core.faults import Fault, UpstreamFailed, empty_interrupt
-from ibidem.core.hazards import After
+from ibidem.core.hazards import Access, After
 from ibidem.core.turns import Place
 from ibidem.layers.timeout import out_of_time
 
@@ -39,6 +39,9 @@ class Hazards:
         return inner(call) if place is None else self._in_order(call, place, inner)
 
     async def _in_order(self, call: Call, place: Place, inner: Inner) -> Outcome:
+        if not place.sure:
+            resources = call.effect.touched(call.arguments) if call.effect.also is None else None
+            place.arrive(call.tool, Access(call.effect, resources))
         late: list[Place] = []
         quiet = -1
         for other in place.earlier:
