@@ -126,7 +126,8 @@ class Guard(Questions, Runner):
         self._breakers = Breakers(self._reporter.switched)
         self.book = Book()
         hazards = Hazards(after_unknown, self._reporter.ordered, self._reporter.not_remembered)
-        around = (*outside, Fallback(), Deadline(), hazards, self._memo, Batches(self._memo))
+        batches = () if inside else (Batches(self._memo),)  # layers around execution must see each result
+        around = (*outside, Fallback(), Deadline(), hazards, self._memo, *batches)
         self.layers: tuple[Any, ...] = (
             *around,
             Retries(self._reporter.retried),

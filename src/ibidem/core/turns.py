@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Self
 from ibidem.core.call import Outcome, Tool, current
 from ibidem.core.effects import Pure
 from ibidem.core.faults import is_control_flow, is_interrupt
-from ibidem.core.hazards import Access, After, hazard, is_ordered
+from ibidem.core.hazards import Access, After, Kind, hazard, is_ordered
 from ibidem.core.parties import Table
 from ibidem.core.signals import Signal
 
@@ -52,6 +52,7 @@ class Place:
     """One call in its turn."""
 
     __slots__ = (
+        "_hazards",
         "_news",
         "_token",
         "_told",
@@ -88,6 +89,7 @@ class Place:
         """The call in whose body the turn is made."""
         self.sought: Callable[[], Any] | None = None
         """Gives what a guard looks for in its place before it comes; None: it is not sure to come as its message has it."""
+        self._hazards: dict[int, tuple[Access, Access, Kind | None]] = {}
         self._told: State | None = None
         self._news: Signal | None = None
         self._token: Token[Place | None] | None = None
@@ -139,7 +141,8 @@ class Place:
     def __enter__(self) -> Self:
         """Make it the place of the call that is made in this block."""
         self._token = _here.set(self)
-        self.enter()
+        if self.state != "entered":
+            self.enter()
         return self
 
     def __exit__(self, kind: object, problem: BaseException | None, traceback: object) -> None:
@@ -169,7 +172,16 @@ class Place:
             return None
         if not other.sure:
             return "arrival"
-        return "end" if hazard(other.access, self.access) is not None else None
+        return "end" if self._hazard(other) is not None else None
+
+    def _hazard(self, other: Place) -> Kind | None:
+        """Say why it must not pass another one; worked out anew only if what one of them touches has changed."""
+        known = self._hazards.get(other.number)
+        if known is not None and known[0] is other.access and known[1] is self.access:
+            return known[2]
+        reason = hazard(other.access, self.access)
+        self._hazards[other.number] = other.access, self.access, reason
+        return reason
 
     @property
     def waits(self) -> bool:
@@ -181,9 +193,7 @@ class Place:
         """Whether it comes after another one, or may: then it is not answered from memory on the short way."""
         if self.earlier and not self.sure:
             return True
-        return any(
-            not (other.ended or other.sure) or hazard(other.access, self.access) is not None for other in self.earlier
-        )
+        return any(not (other.ended or other.sure) or self._hazard(other) is not None for other in self.earlier)
 
     def patience(self) -> float:
         """Give the seconds without news after which others wait no longer for it to arrive."""
@@ -193,7 +203,7 @@ class Place:
 
     def ordered_after(self, other: Place, ended: str | None = None) -> After | None:
         """Say why it came after another; None: it did not have to."""
-        reason = hazard(other.access, self.access)
+        reason = self._hazard(other)
         ended = ended or (other.state if other.ended else other.before) or "late"
         return None if reason is None else After(other.number, other.name, reason, ended)
 

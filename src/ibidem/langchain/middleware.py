@@ -126,10 +126,10 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
 
         Nothing that it is given says so. The handler is then the node's own function, and the node knows what wraps it.
         """
-        names = getattr(getattr(handler, "__code__", None), "co_freevars", ())
-        cells = getattr(handler, "__closure__", None) or ()
-        node = dict(zip(names, cells, strict=False)).get("self")
-        node = node.cell_contents if node is not None else None
+        names: Any = getattr(getattr(handler, "__code__", None), "co_freevars", ())
+        cells: Any = getattr(handler, "__closure__", None) or ()
+        held = next((cell for name, cell in zip(names, cells, strict=False) if name == "self"), None)
+        node = held.cell_contents if held is not None else None
         if not isinstance(node, PlainToolNode):
             return False
         wraps = [each for each in (node._wrap_tool_call, node._awrap_tool_call) if each is not None]

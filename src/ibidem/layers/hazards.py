@@ -45,6 +45,8 @@ class Hazards:
         late: list[Place] = []
         quiet = -1
         for other in place.earlier:
+            if place.needs(other) is None:
+                continue
             came = await _has_ended(call, place, other, quiet)
             if came is None:
                 return out_of_time(call)
