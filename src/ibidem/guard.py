@@ -126,7 +126,8 @@ class Guard(Questions, Runner):
         self._breakers = Breakers(self._reporter.switched)
         self.book = Book()
         hazards = Hazards(after_unknown, self._reporter.ordered, self._reporter.not_remembered)
-        batches = () if inside else (Batches(self._memo),)  # layers around execution must see each result
+        # Layers around execution must see each result, and a trial what each call answers by itself.
+        batches = () if inside or mode is not None else (Batches(self._memo),)
         around = (*outside, Fallback(), Deadline(), hazards, self._memo, *batches)
         self.layers: tuple[Any, ...] = (
             *around,

@@ -309,3 +309,12 @@ def test_asynchronous_graphs_order_more_synchronous_writes_than_there_are_thread
     calls = [call("put", {"key": f"{n}"}, f"{n}") for n in range(60)]
     assert contents(turn(way, node_graph(node), *calls)) == [f"{n}" for n in range(60)]
     assert runs.runs == [f"{n}" for n in range(60)]
+
+
+@BOTH
+@pytest.mark.parametrize("kind", APART)
+def test_calls_of_one_id_keep_their_order_too(way, kind):
+    calls = [call("put", {"key": "a", "value": 1}, "same"), call("get", {"key": "a"}, "same")]
+    graph = KINDS[kind](calls, World().tools, Guard(effects=EFFECTS))
+    found = ask(way, graph, {"messages": [HumanMessage("x")]})
+    assert contents(m for m in found["messages"] if isinstance(m, ToolMessage)) == ["ok", "a=1"]

@@ -317,6 +317,7 @@ def test_declarations_that_make_no_sense_are_refused(make, problem):
         make()
 
 
+@pytest.mark.soak
 def test_under_any_schedule_each_call_gets_its_own_answer_and_none_is_stale():
     """Turns of lookups and writes, cancelled callers among them: a batch reads what its calls may be given."""
     for seed in range(SCHEDULES):
@@ -361,3 +362,24 @@ def test_under_any_schedule_each_call_gets_its_own_answer_and_none_is_stale():
                 await turn()
 
         run_shuffled(main(), seed)
+
+
+def test_layers_around_execution_see_each_result_so_nothing_is_put_together():
+    shop = Shop()
+    tool, effect = shop.tools("sync")
+    seen = []
+
+    async def look(call, inner):
+        outcome = await inner(call)
+        seen.append(outcome.value)
+        return outcome
+
+    gather("sync", Guard(effects={"get": effect}, inside=[look]), tool, range(3))
+    assert (sorted(seen), shop.asked) == (["product 0", "product 1", "product 2"], [])
+
+
+def test_a_trial_puts_nothing_together():
+    shop = Shop()
+    tool, effect = shop.tools("sync")
+    gather("sync", Guard(effects={"get": effect}, mode="shadow"), tool, range(3))
+    assert (sorted(shop.single), shop.asked) == ([0, 1, 2], [])

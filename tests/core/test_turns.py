@@ -134,6 +134,7 @@ def outcome_of(seed, make=lambda: Guard(effects=EFFECTS), **options):
     return world, answers
 
 
+@pytest.mark.soak
 def test_a_turn_answers_as_if_it_ran_one_by_one():
     for seed in range(SCHEDULES):
         world, answers = outcome_of(seed)
@@ -149,6 +150,7 @@ def test_without_hazards_it_does_not():
     assert wrong > 20
 
 
+@pytest.mark.soak
 def test_with_undeclared_calls_mixed_in_nothing_is_stale_afterwards():
     for seed in range(SCHEDULES):
         world = World(seed, undeclared=0.3, interrupts=0)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
 from typing import Any, Literal, NamedTuple, Self
 
+from ibidem.core import forks
 from ibidem.core.call import Outcome, Tool, current
 from ibidem.core.effects import Pure
 from ibidem.core.faults import is_control_flow, is_interrupt
@@ -31,7 +32,7 @@ message start within milliseconds, and one that was filtered away never does."""
 WRAPPED = 10.0
 """The same for one that is still in wrappers of the user's: one of these may wait, by a lock say, for the call that waits."""
 
-AGAIN = 0.1
+AGAIN = 0.25
 """The same for one that ended in an earlier run of the same turn: on resume it mostly does not come again."""
 
 TURNS = 1000
@@ -255,24 +256,33 @@ class Book:
         self._lock = threading.Lock()
         self._turns: OrderedDict[Any, tuple[Any, Turn]] = OrderedDict()
         self._latest: OrderedDict[Any, Turn] = OrderedDict()
+        forks.after(self)
 
-    def turn(self, key: Any, run: Any, make: Callable[[], Turn]) -> Turn:
+    def _after_fork(self) -> None:
+        """Start a forked child without turns: their calls are not there to end."""
+        self._lock = threading.Lock()
+        self._turns.clear()
+        self._latest.clear()
+
+    def turn(self, key: Any, run: Any, make: Callable[[], Turn], *, again: bool = True) -> Turn:
         """Find the turn of a call, or make it.
 
         Args:
             key: What the calls of the turn have in common, whichever run of the graph they are in.
             run: What they have in common in one run only; it is held, so that its id is nobody else's meanwhile.
             make: Makes the turn.
+            again: Whether another run may go on with it.
         """
         with self._lock:
             found = self._turns.get((key, id(run)))
             if found is None:
                 turn = make()
-                if key in self._latest:
+                if again and key in self._latest:
                     turn.goes_on_from(self._latest[key])
                 found = self._turns[key, id(run)] = (run, turn)
-                self._latest[key] = turn
-                self._latest.move_to_end(key)
+                if again:
+                    self._latest[key] = turn
+                    self._latest.move_to_end(key)
                 for known in (self._turns, self._latest):
                     if len(known) > TURNS:
                         known.popitem(last=False)

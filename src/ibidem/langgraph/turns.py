@@ -123,7 +123,7 @@ def sibling_place(
     if message is None or not matters(twins, message.tool_calls):
         return None
     ids = [each["id"] for each in message.tool_calls]
-    if ids.count(call["id"]) != 1:
+    if call["id"] not in ids:
         return None
     configurable, metadata = config.get("configurable") or {}, config.get("metadata") or {}
     run = getattr(configurable.get("__pregel_runtime"), "control", None)
@@ -141,8 +141,15 @@ def sibling_place(
             let_ask_for(turn, twins, message.tool_calls, config)
         return turn
 
-    turn = guard.book.turn((thread, namespace, step, message.id, tuple(ids)), run, make)
-    return turn.places[ids.index(call["id"])]
+    known = (thread, namespace, step, message.id, tuple(ids))
+    turn = guard.book.turn(known, run, make, again=thread is not None)
+    mine = [number for number, each in enumerate(ids) if each == call["id"]]
+    if (
+        len(mine) > 1
+    ):  # a model that gives two calls one id: they are told apart by what they are, then by who comes first
+        said = message.tool_calls
+        mine.sort(key=lambda n: (said[n]["args"] != call["args"], turn.places[n].state != "expected"))
+    return turn.places[mine[0]]
 
 
 def _message(state: Any, key: str) -> tuple[AIMessage | None, frozenset[Any]]:
