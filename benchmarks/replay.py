@@ -7,8 +7,7 @@ the very call that is played. The recorded result is the truth of that moment, s
 - a **wrong** answer differs from what was recorded: a stale one, another's, one with another id, a missing one;
 - a **suppressed** write did not reach its tool;
 - a **stray** run reached a tool more often than the message asked for it;
-- **disordered** calls of one message touch, as declared, the same thing, and ran at once or the wrong way round: counted, and
-  no fault, since the order of the calls of a turn is the framework's here, as it is without ibidem.
+- **disordered** calls of one message touch, as declared, the same thing, and ran at once or the wrong way round.
 
 Each file meets three guards: `reads=` with the names of its reading tools and nothing else; what policies.py declares; and, as
 the negative control, a dictionary from name and arguments to result, which must be caught giving wrong answers. Two
@@ -26,12 +25,12 @@ wrong either, and less is saved.
 
 `--split` plays them twice more, with a store on the disk: each conversation is cut at a random message, and what comes after
 the cut runs in another process than what came before. Nothing may be wrong, and as much must be saved as by one process
-that remembers in memory, but for a call or two of messages that write and read the same: there it decides who ran first.
+that remembers in memory.
 
 Declared TTLs are off and the default is far longer than a conversation takes here, so time plays no role. The calls of another
 actor (some recordings have a user with tools of their own) are played like the agent's.
 
-Exits with 1 if any guard but the control gave a wrong answer, suppressed a write or ran a stray call.
+Exits with 1 if any guard but the control gave a wrong answer, suppressed a write, ran a stray call or disordered two.
 """
 
 import argparse
@@ -83,7 +82,7 @@ class Row:
     @property
     def faults(self) -> int:
         """How much went wrong."""
-        return len(self.wrong) + self.suppressed + self.stray
+        return len(self.wrong) + self.suppressed + self.stray + self.disordered
 
     def judge(self, played: Played, messages: Iterable[AnyMessage], setting: Setting) -> None:
         """Add one conversation that has been played."""

@@ -26,7 +26,7 @@ def run(name, *options):
 def reports():
     """What each benchmark writes, by name."""
     found = {}
-    for name in ("seed.py", "cost.py", "disk.py", "failures.py"):
+    for name in ("seed.py", "cost.py", "disk.py", "failures.py", "turns.py"):
         done = run(name, "--json")
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout)
@@ -38,7 +38,7 @@ def rows(report, title):
     return next(table["rows"] for table in report["tables"] if title in table["title"])
 
 
-@pytest.mark.parametrize("name", ["seed.py", "cost.py", "disk.py", "failures.py"])
+@pytest.mark.parametrize("name", ["seed.py", "cost.py", "disk.py", "failures.py", "turns.py"])
 def test_every_count_that_a_benchmark_expects_is_right(reports, name):
     counts = [each for each in reports[name]["expectations"] if each["exact"]]
     assert counts
@@ -77,6 +77,12 @@ def test_a_warm_memo_of_any_kind_runs_nothing(reports):
 def test_a_thousand_identical_calls_are_one_run(reports):
     table = rows(reports["cost.py"], "identical calls at once")
     assert {row["memo"]: row["runs"] for row in table}["ibidem"] == 1
+
+
+def test_a_message_of_lookups_is_one_request_and_bare_langgraph_makes_twenty(reports):
+    table = {row[""]: row["requests"] for row in rows(reports["turns.py"], "20 lookups, different")}
+    assert {requests for name, requests in table.items() if name.startswith("bare")} == {20}
+    assert {requests for name, requests in table.items() if name.startswith("ibidem")} == {1}
 
 
 def test_failures_keep_the_results_and_pay_once(reports):

@@ -12,8 +12,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FRAMEWORKS = {"langchain_core", "langgraph", "langchain", "anthropic", "diskcache", "httpx", "rich", "IPython", "tqdm"}
 ALLOWED = {
     "langchain_core": ("langchain/", "langgraph/", "demo/"),
-    "langgraph": ("langgraph/", "demo/"),
-    "langchain": ("demo/",),
+    "langgraph": ("langgraph/", "demo/", "langchain/middleware.py"),
+    "langchain": ("demo/", "langchain/middleware.py"),
     "pydantic": ("langchain/",),
     "httpx": ("demo/",),
     "rich": ("demo/",),

@@ -51,10 +51,10 @@ def play(conversations, guard, *, sync=False, raised=False, together=1):
 
 
 def faults(row):
-    return {"wrong": row.wrong, "suppressed": row.suppressed, "stray": row.stray}
+    return {"wrong": row.wrong, "suppressed": row.suppressed, "stray": row.stray, "disordered": row.disordered}
 
 
-NONE = {"wrong": [], "suppressed": 0, "stray": 0}
+NONE = {"wrong": [], "suppressed": 0, "stray": 0, "disordered": 0}
 
 
 @MODES
@@ -70,6 +70,14 @@ def test_nothing_wrong_is_answered_where_a_message_writes_and_reads_the_same(mix
     row = play(mixed, guard, sync=sync, raised=raised)
     assert faults(row) == NONE
     assert row.saved > 0
+
+
+def test_without_order_calls_of_a_message_that_touch_the_same_are_seen_to_run_at_once(mixed, monkeypatch):
+    """The negative control: the count of what is out of order is not 0 by itself."""
+    from ibidem.langgraph import node
+
+    monkeypatch.setattr(node, "matters", lambda twins, calls: False)
+    assert play(mixed, stage.DECLARED).disordered > 0
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])

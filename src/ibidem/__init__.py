@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ibidem.bound import Bound
+from ibidem.core.batches import Batch
 from ibidem.core.call import Call, Inner, Layer, Outcome
 from ibidem.core.effects import Effect, Live, Nested, Pure, Read, Write
 from ibidem.core.faults import CallTimeout, CircuitOpen, Fault
@@ -27,6 +28,7 @@ from ibidem.stores.protocol import Entry, Store
 from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
+    from ibidem.langchain.middleware import Middleware
     from ibidem.langgraph import ToolNode
     from ibidem.stores.disk import Disk
 
@@ -34,6 +36,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "PARTIAL_RESULTS_PROMPT",
+    "Batch",
     "Bound",
     "Breaker",
     "Call",
@@ -50,6 +53,7 @@ __all__ = [
     "Layer",
     "Live",
     "Memory",
+    "Middleware",
     "Nested",
     "Outcome",
     "Outcomes",
@@ -68,11 +72,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import LangGraph only for those who ask for its node, and SQLite only for those who keep something on the disk."""
+    """Import a framework only for those who ask for a part of it, and SQLite only for those who keep something on the disk."""
     if name == "Disk":
         from ibidem.stores.disk import Disk
 
         return Disk
+    if name == "Middleware":
+        from ibidem.langchain.middleware import Middleware
+
+        return Middleware
     if name == "ToolNode":
         from ibidem.langgraph import ToolNode
 

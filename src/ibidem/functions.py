@@ -13,8 +13,10 @@ from ibidem.core.call import Call, Outcome, Tool, passing
 from ibidem.core.copies import NotCopied, are_atoms, private
 from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
+from ibidem.core.hazards import Access
 from ibidem.core.identity import Identity
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
+from ibidem.core.turns import Asked
 from ibidem.wrapping import binding_of
 
 _ORDINARY = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -107,8 +109,17 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) 
         asked = ask(args, kwargs, ASYNCIO)
         return (asked if isinstance(asked, Outcome) else await guard.through(asked)).unwrap()
 
+    def asked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked:
+        """Say what a call would do to what, before it is made."""
+        try:
+            touched = tool.effect.touched(arguments_of(args, kwargs)) if tool.effect.also is None else None
+        except TypeError:  # it will fail, and change nothing
+            touched = ()
+        return Asked(tool.name, None, tool, Access(tool.effect, touched))
+
     wrapper = awaited if awaits else called
     wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool, "__ibidem_ask__": ask})
+    wrapper.__dict__["__ibidem_asked__"] = asked
     if effect is not None:
         wrapper.__dict__[MARK] = effect
     return wrapper

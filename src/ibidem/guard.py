@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from ibidem import options, running
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY, Given, UserOf, ambient, asker, resumes, running_config, user_of
-from ibidem.core.call import Asker, Call, Key, Layer, Outcome, Tool, current
+from ibidem.core.call import Call, Key, Layer, Outcome, Tool, current
 from ibidem.core.declarations import Declarations
 from ibidem.core.durations import TTL, reject_unknown
 from ibidem.core.effects import Effect, Pure
@@ -21,12 +20,16 @@ from ibidem.core.keys import NoExactKey, canonical, veiled
 from ibidem.core.policies import Breaker, Retry
 from ibidem.core.resources import read_cells
 from ibidem.core.runtime import Runtime
+from ibidem.core.sought import Sought
+from ibidem.core.turns import Book, place_of
+from ibidem.layers.batch import Batches
 from ibidem.layers.breaker import Breakers
 from ibidem.layers.chain import Chains
 from ibidem.layers.checked import Checked, Lots, apart
 from ibidem.layers.deadline import Deadline
 from ibidem.layers.execute import Execute
 from ibidem.layers.fallback import Fallback
+from ibidem.layers.hazards import AfterUnknown, Hazards
 from ibidem.layers.memo import Memo
 from ibidem.layers.retry import Retries
 from ibidem.layers.shadow import Shadow
@@ -42,20 +45,6 @@ from ibidem.report.trials import Trials
 from ibidem.running import Runner
 from ibidem.stores.protocol import Store
 from ibidem.toolbox import Toolbox
-
-
-@dataclass(slots=True)
-class Sought:
-    """A call before it is made."""
-
-    tool: Tool
-    arguments: Mapping[str, Any]
-    asker: Asker
-    key: Key | None = None
-    reason: str | None = None
-    """Why there is no key although the effect would allow one."""
-    looked: int = -1
-    """How many flights had landed when `hit` looked for it in vain: until another lands it need not be looked for."""
 
 
 class Guard(Questions, Runner):
@@ -83,6 +72,8 @@ class Guard(Questions, Runner):
         faults: What exceptions of your own mean: class to kind.
         outside: Layers around the memo: they see every call.
         inside: Layers around execution: they see the calls that run.
+        after_unknown: What becomes of a write that comes, in one turn, after another write of the same things of which nobody
+            knows whether it was carried out: "skip", or "run".
         on_event: Told of everything that happens; what it raises is logged and goes no further.
 
     Raises:
@@ -114,6 +105,7 @@ class Guard(Questions, Runner):
         faults: Mapping[type[Exception], Kind] | None = None,
         outside: Sequence[Layer] = (),
         inside: Sequence[Layer] = (),
+        after_unknown: AfterUnknown = "skip",
         on_event: Callable[[Event], object] | None = None,
         **unknown: Any,
     ) -> None:
@@ -132,8 +124,19 @@ class Guard(Questions, Runner):
         self._checked = check is not None
         self._memo = self._make_memo(mode, check)
         self._breakers = Breakers(self._reporter.switched)
-        around = (*outside, Fallback(), Deadline(), self._memo, Retries(self._reporter.retried))
-        self.layers: tuple[Any, ...] = (*around, self._breakers, Timeout(), *inside, Execute())
+        self.book = Book()
+        hazards = Hazards(after_unknown, self._reporter.ordered, self._reporter.not_remembered)
+        # Layers around execution must see each result, and a trial what each call answers by itself.
+        batches = () if inside or mode is not None else (Batches(self._memo),)
+        around = (*outside, Fallback(), Deadline(), hazards, self._memo, *batches)
+        self.layers: tuple[Any, ...] = (
+            *around,
+            Retries(self._reporter.retried),
+            self._breakers,
+            Timeout(),
+            *inside,
+            Execute(),
+        )
         self._chains = Chains(self.layers)
         self.sees_every_call = bool(outside)
         GUARDS.add(self)
@@ -235,6 +238,9 @@ class Guard(Questions, Runner):
         tool, key = sought.tool, sought.key
         if key is None or self.sees_every_call or not tool.effect.remembered or self.store.marked(key.identity):
             return None
+        place = place_of(tool)
+        if place is not None and (place.behind or place.is_ordered):
+            return None
         asking = () if isinstance(tool.effect, Pure) else sought.asker.looks_at(tool.effect.scope)
         if not self._checked:  # a hit that is drawn is looked for again, on its long way
             sought.looked = self._memo.flights.landings
@@ -250,7 +256,6 @@ class Guard(Questions, Runner):
         runtime: Runtime,
         *,
         awaits: bool = False,
-        behind: bool = False,
     ) -> Call:
         """Make a call of what is sought. Called by adapters.
 
@@ -259,19 +264,32 @@ class Guard(Questions, Runner):
             body: Runs the tool itself, with a copy of the arguments of its own.
             runtime: Of the caller.
             awaits: Whether the body is a coroutine function.
-            behind: Whether an earlier call of the same turn may change what this one reads.
         """
         tool, arguments, who, key, reason = sought.tool, sought.arguments, sought.asker, sought.key, sought.reason
-        effect, parent = tool.effect, current.get()
+        effect, parent, place = tool.effect, current.get(), place_of(tool)
         if not effect.merge:
-            return Call(tool, arguments, who, runtime, body, awaits, parent=parent)
+            return Call(tool, arguments, who, runtime, body, awaits, parent=parent, place=place)
         resources = effect.touched(arguments) if key is not None else ()
         if resources is None:
             key, reason, resources = None, "its declaration failed to name the resources", ()
         pure = isinstance(effect, Pure)
+        behind = place is not None and place.behind
         cells, asking = ((), ()) if pure else (read_cells(resources), who.looks_at(effect.scope))
         return Call(
-            tool, arguments, who, runtime, body, awaits, key, reason, cells, asking, behind, parent, sought.looked
+            tool,
+            arguments,
+            who,
+            runtime,
+            body,
+            awaits,
+            key,
+            reason,
+            cells,
+            asking,
+            behind,
+            parent,
+            sought.looked,
+            place,
         )
 
     async def through(self, call: Call) -> Outcome:
@@ -290,7 +308,8 @@ class Guard(Questions, Runner):
         self._reporter.came(tool.name, conversation, outcome, reason)
         config = running_config()
         if config:
-            self._turns.add(tool.name, conversation, outcome, config)
+            place = place_of(tool)
+            self._turns.add(tool.name, conversation, outcome, config, place.number if place is not None else 0)
         running.note(tool, outcome)
 
     def close(self) -> None:

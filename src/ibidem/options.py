@@ -31,6 +31,7 @@ OPTIONS = (
     "faults",
     "outside",
     "inside",
+    "after_unknown",
     "on_event",
 )
 """What `Guard` and `wrap` take."""
@@ -59,6 +60,8 @@ def check(options: Mapping[str, Any]) -> None:
     if options["key"] is not None and not named:
         raise TypeError("key= goes with the name of a folder, store='.ibidem'; a store of your own takes its own key")
     _check_trial(options["mode"], options["check"])
+    if options["after_unknown"] not in ("skip", "run"):
+        raise ValueError(f'after_unknown={options["after_unknown"]!r} is unknown: it is "skip" or "run"')
     for name in ("user", "on_event"):
         if options[name] is not None and not callable(options[name]):
             raise TypeError(f"{name}= is a callable, not {options[name]!r}")

@@ -7,16 +7,19 @@ import contextvars
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ibidem.core.call import Call, Outcome, Tool, current
 from ibidem.core.classify import fault_of
+from ibidem.core.effects import UNDECLARED
 from ibidem.core.faults import is_control_flow
+from ibidem.core.hazards import Access
 from ibidem.core.pool import POOL
 from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
+from ibidem.core.turns import Asked, Place, Turn
 from ibidem.report.summary import Outcomes
 
 if TYPE_CHECKING:
@@ -123,7 +126,35 @@ async def arun(bound: Bound, target: Any, args: tuple[Any, ...], kwargs: dict[st
 def gather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
     """Run several calls at a time, in threads."""
     asked = [_asked(bound, each) for each in calls]
-    left, over = [len(asked)], threading.Event()
+    outcomes = run_turn([Step(_place(call), functools.partial(run, bound, *call)) for call in asked])
+    return Outcomes([_name(target) for target, _, _ in asked], outcomes)
+
+
+async def agather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
+    """Run several calls at a time, on an event loop."""
+    asked = [_asked(bound, each) for each in calls]
+    outcomes = await arun_turn([Step(_place(call), functools.partial(arun, bound, *call)) for call in asked])
+    return Outcomes([_name(target) for target, _, _ in asked], outcomes)
+
+
+class Step(NamedTuple):
+    """One call of a turn: what it will do to what, and how it is run."""
+
+    asked: Asked
+    run: Callable[[], Any]
+    """Makes the call, once; for `arun_turn` it gives an awaitable. Its tool is the one that `asked` names."""
+
+
+def run_turn(steps: Sequence[Step]) -> list[Any]:
+    """Run the calls of one turn, in threads: in the order given where one may change what another touches, else at once.
+
+    Args:
+        steps: In the order of emission.
+
+    Raises:
+        BaseException: The first that a step raised, when all have ended; failures should be values.
+    """
+    left, over = [len(steps)], threading.Event()
     lock = threading.Lock()
 
     def ended() -> None:
@@ -132,10 +163,7 @@ def gather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
             if not left[0]:
                 over.set()
 
-    tasks = []
-    for call in asked:
-        step: Callable[[], Outcome] = functools.partial(run, bound, *call)
-        tasks.append(POOL.submit(functools.partial(contextvars.copy_context().run, step)))
+    tasks = [POOL.submit(functools.partial(contextvars.copy_context().run, step)) for step in _in_places(steps)]
     for task in tasks:
         task.when_done(ended)
     if tasks:
@@ -144,14 +172,52 @@ def gather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
     for task in tasks:
         if task.error is not None:
             raise task.error  # control flow, which is nobody's failure
-    return Outcomes([_name(target) for target, _, _ in asked], [task.value for task in tasks])
+    return [task.value for task in tasks]
 
 
-async def agather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
-    """Run several calls at a time, on an event loop."""
-    asked = [_asked(bound, each) for each in calls]
-    outcomes = await asyncio.gather(*(arun(bound, target, args, kwargs) for target, args, kwargs in asked))
-    return Outcomes([_name(target) for target, _, _ in asked], outcomes)
+async def arun_turn(steps: Sequence[Step]) -> list[Any]:
+    """Do the same on an event loop."""
+
+    async def one(step: Step, place: Place | None) -> Any:
+        if place is None:
+            return await step.run()
+        with place:
+            return await step.run()
+
+    turn = Turn.of([step.asked for step in steps], sure=True)
+    places: Sequence[Place | None] = turn.places if turn is not None else [None] * len(steps)
+    ran = map(one, steps, places)
+    outcomes = await asyncio.gather(*ran, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome  # control flow, which is nobody's failure
+    return outcomes
+
+
+def _in_places(steps: Sequence[Step]) -> Iterator[Callable[[], Any]]:
+    """Give what runs each step, in its place of the turn if there is an order to keep."""
+    turn = Turn.of([step.asked for step in steps], sure=True)
+    if turn is None:
+        yield from (step.run for step in steps)
+        return
+
+    def one(step: Step, place: Place) -> Any:
+        with place:
+            return step.run()
+
+    yield from (functools.partial(one, step, place) for step, place in zip(steps, turn.places, strict=True))
+
+
+def _place(call: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> Asked:
+    """Say what a call will do to what."""
+    target, args, kwargs = call
+    asked = getattr(target, "__ibidem_asked__", None)
+    if asked is not None:
+        return asked(args, kwargs)  # type: ignore[no-any-return]
+    binding = getattr(target, "__ibidem_binding__", None)
+    if binding is None:  # the guard is off
+        return Asked(_name(target), None, None, Access(UNDECLARED, None))
+    return binding.asked(_input(args, kwargs))  # type: ignore[no-any-return]
 
 
 async def _plainly(target: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:

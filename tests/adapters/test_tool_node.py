@@ -155,7 +155,7 @@ def test_what_nobody_shares_starts_in_the_order_of_emission(effect):
     assert log == keys
 
 
-def test_no_repeat_is_moved_past_what_may_change_something():
+def test_no_repeat_is_moved_past_what_changes_it():
     log = []
 
     @tool
@@ -175,7 +175,8 @@ def test_no_repeat_is_moved_past_what_may_change_something():
         [("get", "a"), ("get", "a"), ("get", "b"), ("put", "a"), ("get", "a"), ("get", "a"), ("put", "b"), ("get", "b")]
     )]  # fmt: skip
     turn("sync", node_graph(node), *calls, config={"max_concurrency": 1})
-    assert log == ["get a", "get b", "put a", "get a", "get a", "put b", "get b"]
+    for key in "ab":
+        assert [line for line in log if line.endswith(key)] == [f"get {key}", f"put {key}", f"get {key}"]
 
 
 FORMS = {
@@ -222,26 +223,25 @@ def test_a_read_behind_a_write_in_one_message_is_neither_replayed_nor_merged(way
 
 @BOTH
 def test_a_read_behind_a_write_does_not_join_a_read_before_it(way):
-    """The reads meet: were the second merged with the first, the barrier would break."""
-    runs, meet = Counter(), threading.Barrier(2)
+    runs, puts = Counter(), Counter()
 
     @tool
     def get(key: str) -> str:
         """Get."""
         runs(key)
-        meet.wait(20)
-        return key
+        return f"{key} after {len(puts)}"
 
     @tool
     def put(key: str) -> str:
         """Put."""
+        puts(key)
         return key
 
     node = ibidem.wrap(ToolNode([get, put]), Guard(effects={"get": Read("k:{key}"), "put": Write("k:{key}")}))
     calls = [call("get", {"key": "a"}, "1"), call("put", {"key": "a"}, "2"), call("get", {"key": "a"}, "3")]
     messages = turn(way, node_graph(node), *calls)
     assert [came(m) for m in messages] == ["ran"] * 3
-    assert len(runs) == 2
+    assert contents(messages) == ["a after 0", "a", "a after 1"]
 
 
 @BOTH

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ibidem.core.effects import Effect, Scope
+from ibidem.core.hazards import After
 from ibidem.core.policies import NOTHING, Policies
 from ibidem.core.resources import Cell
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from ibidem.core.faults import Fault
     from ibidem.core.flights import Flight
     from ibidem.core.runtime import Runtime
+    from ibidem.core.turns import Place
 
-How = Literal["ran", "memo", "shared", "fallback"]
-"""How an outcome came: the tool ran, the memo had it, another caller's run was shared, or a fallback stands for it."""
+How = Literal["ran", "memo", "shared", "batch", "fallback"]
+"""How an outcome came: the tool ran, the memo had it, another caller's run was shared, another call's request asked for it
+too, or a fallback stands for it."""
 
 
 class Key(NamedTuple):
@@ -152,11 +155,13 @@ class Call:
     asking: tuple[Cell, ...] = ()
     """What a read looks at for who asks; an undeclared call of the same conversation raises it."""
     behind: bool = False
-    """Whether an earlier call of its turn may change what it reads: it is then neither served nor merged."""
+    """Whether an earlier call of its turn, not waited for, may change what it reads: it is neither served nor merged."""
     parent: Call | None = None
     """The call in whose body it was made."""
     looked: int = -1
     """How many flights had landed when the memo was last looked into for it."""
+    place: Place | None = None
+    """Its place in the turn that it belongs to."""
     work: Work = field(default_factory=Work)
 
     @property
@@ -190,6 +195,8 @@ class Outcome:
     """Seconds that this call took; for a replayed one, those that the run took."""
     attempts: int = 1
     """How often the tool was tried."""
+    after: tuple[After, ...] = ()
+    """The earlier calls of its turn that it was ordered after, and how they ended."""
 
     @property
     def failed(self) -> bool:

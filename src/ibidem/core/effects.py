@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, Unpack, get_args
 
+from ibidem.core.batches import Batch
 from ibidem.core.durations import TTL, reject_unknown, seconds, some_seconds
 from ibidem.core.policies import FAILURES, Breaker, Failures, Retry, check_options
 from ibidem.core.resources import EVERYTHING, Resource, Spec, Template, parse_answer
@@ -55,6 +56,7 @@ class Effect:
     breaker: Breaker | Literal[False] | None = None
     fallback: Any = None
     is_error: Callable[[Any], bool] | None = None
+    batch: Batch | None = None
     secret: tuple[str, ...] = ()
     """The arguments that stand nowhere but in the call itself: keys have a digest in their place."""
     idempotency_key: str | None = None
@@ -163,12 +165,13 @@ class Pure(Effect):
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
         secret: Names of arguments, such as passwords, that are hashed wherever they would be kept.
+        batch: Answers several calls of a turn at once: a function of a list of their arguments, or a `Batch`.
         **failures: What is done about failures: see `Failures`.
     """
 
     remembered = True
     merge = True
-    options = ("ttl", "scope", "identity", "secret", *FAILURES)
+    options = ("ttl", "scope", "identity", "secret", "batch", *FAILURES)
 
     def __init__(
         self,
@@ -177,9 +180,10 @@ class Pure(Effect):
         scope: Scope | None = None,
         identity: str | None = None,
         secret: Iterable[str] = (),
+        batch: Batch | Callable[[list[Any]], Any] | None = None,
         **failures: Unpack[Failures],
     ) -> None:
-        self._keep(failures, ttl=seconds(ttl), identity=identity)
+        self._keep(failures, ttl=seconds(ttl), identity=identity, batch=Batch.of(batch))
         self._set_scope(scope)
         self._set_secret(secret)
 
@@ -195,13 +199,14 @@ class Read(Effect):
         scope: Who may be given the result.
         identity: A name for the tool that stands for its code; needed where the code cannot be named exactly.
         secret: Names of arguments, such as passwords, that are hashed wherever they would be kept.
+        batch: Answers several calls of a turn at once: a function of a list of their arguments, or a `Batch`.
         **failures: What is done about failures: see `Failures`.
     """
 
     remembered = True
     merge = True
     ttl = READ_TTL
-    options = ("ttl", "also", "scope", "identity", "secret", *FAILURES)
+    options = ("ttl", "also", "scope", "identity", "secret", "batch", *FAILURES)
 
     def __init__(
         self,
@@ -211,10 +216,11 @@ class Read(Effect):
         scope: Scope | None = None,
         identity: str | None = None,
         secret: Iterable[str] = (),
+        batch: Batch | Callable[[list[Any]], Any] | None = None,
         **failures: Unpack[Failures],
     ) -> None:
         self.resources = _specs(resources)
-        self._keep(failures, ttl=seconds(ttl), also=also, identity=identity)
+        self._keep(failures, ttl=seconds(ttl), also=also, identity=identity, batch=Batch.of(batch))
         self._set_scope(scope)
         self._set_secret(secret)
 

@@ -64,6 +64,10 @@ class CircuitOpen(ConnectionError):  # noqa: N818  # it says what is the case, a
     """A breaker kept a call from its tool, because what stands behind it has failed too often of late."""
 
 
+class UpstreamFailed(RuntimeError):  # noqa: N818  # as CircuitOpen
+    """A call was not made because of what became of one that it builds on."""
+
+
 class ReturnedError(Exception):
     """Stands for the exception where a tool did not raise but returned its error."""
 
@@ -151,6 +155,12 @@ class Fault:
 def is_interrupt(exc: BaseException) -> bool:
     """Whether a person is asked: LangGraph's `GraphInterrupt`."""
     return _is_a(exc, "GraphInterrupt")
+
+
+def empty_interrupt() -> BaseException:
+    """Make what ends a call that waits for an interrupted one: it asks nothing itself, and runs again on resume."""
+    interrupt: type[BaseException] = sys.modules["langgraph.errors"].GraphInterrupt  # there was one, so it is imported
+    return interrupt(())
 
 
 def is_control_flow(exc: BaseException) -> bool:

@@ -21,7 +21,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ibidem.core import forks
@@ -51,6 +51,7 @@ class Flight:
         "cells",
         "detached",
         "loop",
+        "lowered",
         "outcome",
         "snapshot",
         "table",
@@ -71,6 +72,8 @@ class Flight:
         self.outcome: Outcome | None = None
         self.cells: tuple[Cell, ...] = ()
         """Everything that the outcome depends on, once it is there."""
+        self.lowered = False
+        """Whether its snapshot was set back after others had boarded: they look once more whether it is right for them."""
         self.unshared = False
         """Whether the outcome is of a kind that cannot be given to others: they run for themselves."""
         self.waiters = 0
@@ -244,6 +247,24 @@ class Flights:
                     own.blocked[flight] += 1
             flight.waiters += 1
             return flight
+
+    def flying(self, key: Key) -> bool:
+        """Whether a call of this key is under way."""
+        return key in self._flights
+
+    @contextlib.contextmanager
+    def depending(self, flight: Flight, other: Flight | None) -> Iterator[None]:
+        """Say that a flight cannot land before another one does, so that no circle is closed through both."""
+        if other is None or other is flight:
+            yield
+            return
+        with _lock:
+            flight.blocked[other] += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                flight.blocked[other] -= 1
 
     def leave(self, call: Call, flight: Flight) -> None:
         """Take back that a call waits for a flight."""

@@ -32,9 +32,24 @@ class Hazard(NamedTuple):
     kind: Kind
 
 
+class After(NamedTuple):
+    """An earlier call of the same turn that a call was ordered after."""
+
+    number: int
+    """Its place in the turn, from 1."""
+    tool: str
+    reason: Kind
+    ended: str
+    """`done`, `failed`, `unknown` or `interrupted`; `late`: it was not waited for any longer."""
+
+    def __str__(self) -> str:
+        how = "" if self.ended == "done" else f", {self.ended}"
+        return f"{self.number} {self.tool} ({self.reason}{how})"
+
+
 def hazard(earlier: Access, later: Access) -> Kind | None:
     """Say why the later of two calls must wait for the earlier; None: it need not."""
-    if not (_is_ordered(earlier.effect) and _is_ordered(later.effect)):
+    if not (is_ordered(earlier.effect) and is_ordered(later.effect)):
         return None
     writes = earlier.effect.changes, later.effect.changes
     if not any(writes):
@@ -53,5 +68,6 @@ def hazards(accesses: Sequence[Access]) -> Iterator[Hazard]:
                 yield Hazard(earlier, later, kind)
 
 
-def _is_ordered(effect: Effect) -> bool:
+def is_ordered(effect: Effect) -> bool:
+    """Whether calls with this effect take part in the order of their turn."""
     return effect.declared and not isinstance(effect, (Pure, Nested))

@@ -22,13 +22,16 @@ from ibidem.core.later import LATER
 from ibidem.core.pool import POOL, TIMED, Task
 
 if TYPE_CHECKING:
-    from ibidem.core.flights import Flight
+    from ibidem.core.signals import Waitable
 
 T = TypeVar("T")
 
 
 class Runtime(Protocol):
     """How a layer reaches the world."""
+
+    awaits: bool
+    """Whether coroutine functions of the user's can be run."""
 
     def now(self) -> float:
         """Seconds on a monotonic clock."""
@@ -41,8 +44,8 @@ class Runtime(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Pass time."""
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
-        """Wait until a flight has ended, at most so many seconds; false if they were not enough."""
+    async def wait(self, flight: Waitable, seconds: float | None = None) -> bool:
+        """Wait until a flight has ended, or a signal was given, at most so many seconds; false if they were not enough."""
         ...
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
@@ -87,6 +90,8 @@ def _waiting() -> Iterator[None]:
 class AsyncioRuntime:
     """Serves callers on an event loop."""
 
+    awaits = True
+
     def now(self) -> float:
         return time.monotonic()
 
@@ -96,7 +101,7 @@ class AsyncioRuntime:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
+    async def wait(self, flight: Waitable, seconds: float | None = None) -> bool:
         with _waiting():
             if seconds is None:
                 await flight.landed()
@@ -247,6 +252,8 @@ def _outcome_of(task: Task) -> Outcome | None:
 class BlockingRuntime:
     """Serves callers in a thread; the tool runs in that thread."""
 
+    awaits = False
+
     def now(self) -> float:
         return time.monotonic()
 
@@ -257,7 +264,7 @@ class BlockingRuntime:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251
 
-    async def wait(self, flight: Flight, seconds: float | None = None) -> bool:
+    async def wait(self, flight: Waitable, seconds: float | None = None) -> bool:
         with _waiting():
             return flight.landed_blocking(seconds)
 

@@ -20,24 +20,14 @@ from ibidem.core.call import Call, Outcome, Tool, current
 from ibidem.core.copies import NotCopied, are_atoms, private
 from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
+from ibidem.core.hazards import Access
 from ibidem.core.idempotency import idempotency_key
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
+from ibidem.core.sought import Sought
+from ibidem.core.turns import Asked, place_of
 from ibidem.langchain.failures import note_fault, note_misuse
 from ibidem.langchain.shape import Shape, listens
-
-_behind: ContextVar[bool] = ContextVar("ibidem_behind", default=False)
-
-
-@contextlib.contextmanager
-def behind_others() -> Iterator[None]:
-    """Say that an earlier call of the same turn may change what the tool called in this block reads."""
-    token = _behind.set(True)
-    try:
-        yield
-    finally:
-        _behind.reset(token)
-
 
 _left: ContextVar[Call | None] = ContextVar("ibidem_left", default=None)
 """The call in whose body its own tool is called again: what runs now is another call."""
@@ -117,7 +107,7 @@ class Binding:
             config: LangChain's.
             quiet: Whether the caller knows already that nobody listens to this configuration.
         """
-        if not self.tool.effect.remembered or self.shape.quick is None or _behind.get():
+        if not self.tool.effect.remembered or self.shape.quick is None:
             return None
         if twin.callbacks or twin.verbose or (not quiet and listens(config)):
             return None
@@ -135,6 +125,14 @@ class Binding:
         return annotated(message, outcome)  # type: ignore[no-any-return]
 
     @property
+    def waits_on_loop(self) -> bool:
+        """Whether an asynchronous call takes a thread only to run: it may have to wait, and threads have a bound."""
+        if self.offloads or self.shape.awaits:
+            return self.offloads
+        place = place_of(self.tool)
+        return place is not None and place.is_ordered
+
+    @property
     def speaks(self) -> bool:
         """Whether a model is told of a failure."""
         return telling.speaks(self.guard.errors, self.tool.effect)
@@ -150,6 +148,19 @@ class Binding:
         given = {key: value for key, value in args[0].items() if key != name and key not in self.shape.injected}
         key = idempotency_key(self.plain.name, given, options.get("tool_call_id"), self.bound.given, config)
         return ({**args[0], name: key}, *args[1:])
+
+    def asked(self, args: Any, id: Any = None) -> Asked:  # noqa: A002
+        """Say what a call with these raw arguments would do to what, before it is made."""
+        return Asked(self.tool.name, id, self.tool, Access(self.tool.effect, self.touched(args)))
+
+    def sought(self, args: Any, config: Mapping[str, Any]) -> Sought | None:
+        """Look for a call before it is made; None: its arguments take the tool itself to be read."""
+        if self.shape.quick is None:
+            return None
+        try:
+            return self.guard.seek(self.tool, self.shape.quick(args), given=self.bound.given, config=config)
+        except (ValidationError, TypeError):
+            return None
 
     def touched(self, args: Any) -> tuple[Resource, ...] | None:
         """Name what a call with these raw arguments reads or changes; None: that cannot be told beforehand."""
@@ -208,7 +219,7 @@ class Binding:
             return run(*positional, **named)
 
         sought = self.guard.seek(self.tool, arguments, given=self.bound.given)
-        call = self.guard.prepare(sought, body, runtime, awaits=awaits, behind=_behind.get())
+        call = self.guard.prepare(sought, body, runtime, awaits=awaits)
         if changeable and (again or call.key is not None):
             try:
                 own = copied()  # now: while it waits for others, its caller may change them
@@ -222,7 +233,7 @@ class Binding:
         It leads no flight: whoever joined would be given its error, and he awaits.
         """
         sought = self.guard.seek(self.tool, self.shape.named(args, kwargs), given=self.bound.given)
-        known = None if _behind.get() else self.guard.hit(sought, only=True)
+        known = self.guard.hit(sought, only=True)
         if known is not None:
             return known
 
@@ -249,8 +260,10 @@ class Binding:
 
 def annotated(message: Any, outcome: Outcome | None) -> Any:
     """Say on a replayed message how it came; its content stays as it is."""
-    if outcome is not None and outcome.how != "ran" and isinstance(message, ToolMessage):
+    if outcome is not None and (outcome.how != "ran" or outcome.after) and isinstance(message, ToolMessage):
         said: dict[str, Any] = {"how": outcome.how, "age_s": round(outcome.age, 3)}
+        if outcome.after:
+            said["after"] = [str(each) for each in outcome.after]
         if outcome.fault is not None:
             said["kind"] = outcome.fault.kind
         message.response_metadata["ibidem"] = said

@@ -19,18 +19,21 @@ from ibidem.core import telling
 from ibidem.core.call import Outcome, Tool, current
 from ibidem.core.classify import fault_of
 from ibidem.core.faults import Fault, is_control_flow
+from ibidem.core.hazards import After
 from ibidem.guard import Guard
 
 
 class Telling:
     """One call of a tool of which somebody above will tell the model if it fails."""
 
-    __slots__ = ("fault", "misused", "parent", "tool")
+    __slots__ = ("after", "fault", "misused", "parent", "tool")
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
         self.parent = current.get()
         """The call in whose body it is made. What the tool's own body calls is another call."""
+        self.after: tuple[After, ...] = ()
+        """The calls of its turn that it came after."""
         self.fault: Fault | None = None
         """What the guard knows of the failure, which the exception alone does not say."""
         self.misused = False
@@ -62,7 +65,7 @@ def note_fault(tool: Tool, outcome: Outcome) -> None:
     """Hand what the guard knows of a failure to whoever tells of it."""
     holder = _telling.get()
     if outcome.fault is not None and holder is not None and is_decided(tool):
-        holder.fault = outcome.fault
+        holder.fault, holder.after = outcome.fault, outcome.after
 
 
 def note_misuse(tool: Tool) -> None:
@@ -87,12 +90,15 @@ def message_for(guard: Guard, holder: Telling, call: Mapping[str, Any], problem:
     if fault is None or not _stands_for(problem, fault.exception):
         fault = fault_of(problem, holder.tool.policies.faults)
     telling.log(holder.tool.name, fault)
+    said: dict[str, Any] = {"how": "failed", "kind": fault.kind, "attempts": fault.attempts}
+    if holder.after:
+        said["after"] = [str(each) for each in holder.after]
     return ToolMessage(
         content=telling.told(fault, guard.errors),
         name=call["name"],
         tool_call_id=call["id"],
         status="error",
-        response_metadata={"ibidem": {"how": "failed", "kind": fault.kind, "attempts": fault.attempts}},
+        response_metadata={"ibidem": said},
     )
 
 

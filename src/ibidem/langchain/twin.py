@@ -150,7 +150,7 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
         if message is not None:
             return message
         # What may be shared waits on the loop and takes a thread only to run; the rest goes its usual way.
-        go = functools.partial((BaseTool if binding.offloads else cls).ainvoke, self, input, config, **kwargs)
+        go = functools.partial((BaseTool if binding.waits_on_loop else cls).ainvoke, self, input, config, **kwargs)
         return await (aanswered(binding.guard, binding.tool, input, go) if _is_told(binding, input) else go())
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -20,7 +20,7 @@ from ibidem import langchain
 from ibidem.bound import Bound
 from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
-from ibidem.langgraph.node import guarded, meet
+from ibidem.langgraph.node import GuardedNode, guarded, meet
 from ibidem.wrapping import binding_of
 
 _PLUMBING = ("langchain_core.runnables", "langgraph.")
@@ -86,6 +86,10 @@ class _Walk:
             raise another_guard(graph)
         nodes = {name: self._node(node) for name, node in graph.nodes.items()}
         builder = getattr(graph, "builder", None)
+        if _sends_whole_messages(builder):
+            for name, node in nodes.items():
+                if node is not graph.nodes[name] and isinstance(node.bound, GuardedNode):
+                    node.bound.sent_whole = True
         specs = {name: self._spec(spec) for name, spec in builder.nodes.items()} if builder is not None else {}
         same = all(nodes[name] is node for name, node in graph.nodes.items())
         if same and (builder is None or all(specs[name] is spec for name, spec in builder.nodes.items())):
@@ -152,6 +156,18 @@ class _Walk:
             same = all(new is old for new, old in zip(each_found, held, strict=True))
             return held if same else type(held)(each_found)
         return held
+
+
+_SENDERS = ("langchain.agents.factory", "langgraph.prebuilt.chat_agent_executor")
+"""Where the functions come from of which it is known that they send every call of a message, as it stands there."""
+
+
+def _sends_whole_messages(builder: Any) -> bool:
+    """Whether a graph is an agent of LangChain's in which nobody can change or drop calls after the model has made them."""
+    if builder is None or any(name.endswith((".after_model", "post_model_hook")) for name in builder.nodes):
+        return False
+    branches = [branch for each in builder.branches.values() for branch in each.values()]
+    return any(getattr(getattr(branch.path, "func", None), "__module__", "") in _SENDERS for branch in branches)
 
 
 def _with(thing: Any, **changes: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ibidem.core.call import Call, Inner, Outcome
+from ibidem.core.batches import ItemsFailed
+from ibidem.core.call import Call, Inner, Outcome, Tool
 from ibidem.core.classify import fault_of, returned_fault, returns_error
 from ibidem.core.faults import Fault, is_control_flow
 from ibidem.report.events import logger
@@ -19,6 +20,8 @@ class Execute:
         began = call.runtime.now()
         try:
             value = await call.runtime.invoke(call)
+        except ItemsFailed as problem:
+            return Outcome(fault=problem.fault, elapsed=call.runtime.now() - began)
         except Exception as problem:
             if isinstance(problem.__cause__, StopIteration) and str(problem) == "coroutine raised StopIteration":
                 problem = problem.__cause__  # no coroutine lets it pass: this is how it arrives from a function
@@ -26,7 +29,7 @@ class Execute:
                 raise
             raised = fault_of(problem, call.tool.policies.faults)
             return Outcome(fault=raised, elapsed=call.runtime.now() - began)
-        returned = _returned(call, value) if call.tool.policies.looks_at_results else None
+        returned = returned_by(call.tool, value) if call.tool.policies.looks_at_results else None
         return Outcome(value, returned, elapsed=call.runtime.now() - began)
 
 
@@ -34,14 +37,14 @@ _SAY_NOTHING = frozenset({str, int, float, bool, type(None), bytes, list, tuple}
 """Types that cannot say by themselves that they report an error."""
 
 
-def _returned(call: Call, value: Any) -> Fault | None:
+def returned_by(tool: Tool, value: Any) -> Fault | None:
     """Make a fault of a result that reports an error, by its own words or by the tool's `is_error=`."""
-    test = call.tool.policies.is_error
+    test = tool.policies.is_error
     if test is not None:
         try:
             return returned_fault(value) if test(value) else None
         except Exception:
-            logger.exception("%s: is_error= failed; the result is taken to report an error", call.tool.name)
+            logger.exception("%s: is_error= failed; the result is taken to report an error", tool.name)
             return returned_fault(value)
     if type(value) in _SAY_NOTHING or not returns_error(value):
         return None

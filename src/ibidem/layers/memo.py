@@ -195,6 +195,8 @@ class Memo:
         landed = flight.outcome
         if landed is None or not self._complete(call, flight):
             return None
+        if flight.lowered and not self.holds(call.asking, call.cells, flight.snapshot):
+            return None
         fault = landed.fault
         if fault is not None:
             fault = fault.private()

@@ -12,6 +12,7 @@ Kind = Literal[
     "ran",
     "memo",
     "shared",
+    "batch",
     "fallback",
     "failed",
     "interrupted",
@@ -20,6 +21,8 @@ Kind = Literal[
     "retried",
     "opened",
     "closed",
+    "waited",
+    "passed",
 ]
 
 
@@ -32,10 +35,11 @@ class Event:
     """One thing that happened to one call."""
 
     kind: Kind
-    """`ran`, `memo`, `shared` or `fallback`: how its outcome came; `failed`: `reason` is the kind of the fault;
+    """`ran`, `memo`, `shared`, `batch` or `fallback`: how its outcome came; `failed`: `reason` is the kind of the fault;
     `interrupted`: control flow passed; `not remembered`: a result was not kept, for `reason`; `mismatch`: a run answered
     otherwise than the memo did or, with `mode="shadow"`, would have; `retried`: it is tried again, after a fault of that
-    kind; `opened`, `closed`: the circuit of the dependency in `reason`."""
+    kind; `waited`: it was ordered after the call of its turn in `reason`; `passed`: it was to be, but that one did not
+    come in time; `opened`, `closed`: the circuit of the dependency in `reason`."""
     tool: str
     conversation: str
     elapsed: float = 0.0

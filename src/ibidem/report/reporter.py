@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ibidem.core.call import Call, Outcome
+from ibidem.core.hazards import After
 from ibidem.report.events import Event, Kind, logger
 from ibidem.report.statistics import Recorder, Stats
 
@@ -26,7 +27,7 @@ class Reporter:
         failed = outcome.fault is not None
         self._recorder.came(tool, outcome, reason)
         if self._on_event is not None:
-            kind: Kind = "failed" if failed and outcome.how == "ran" else outcome.how
+            kind: Kind = "failed" if failed and outcome.how in ("ran", "batch") else outcome.how
             said = outcome.fault.kind if outcome.fault is not None else ""
             self.tell(kind, tool, conversation, outcome.elapsed, outcome.age, reason or said)
 
@@ -45,6 +46,13 @@ class Reporter:
         """Count a retry."""
         self._recorder.retried(call.tool.name)
         self.tell("retried", call.tool.name, call.asker.conversation[1], reason=reason)
+
+    def ordered(self, call: Call, after: After) -> None:
+        """Tell of an earlier call of its turn that a call was ordered after, or was to be."""
+        late = after.ended == "late"
+        if late:
+            logger.warning("%s runs without waiting any longer for %s", call.tool.name, after)
+        self.tell("passed" if late else "waited", call.tool.name, call.asker.conversation[1], reason=str(after))
 
     def switched(self, call: Call, to: Any) -> None:
         """Tell of a circuit that has opened or closed."""

@@ -26,6 +26,8 @@ class ToolStats:
     """Calls answered from the memo."""
     shared: int = 0
     """Calls that shared another call's run."""
+    batch: int = 0
+    """Calls for which another call's request asked too."""
     failed: int = 0
     """Calls that reached the tool and failed, after their retries."""
     retried: int = 0
@@ -46,16 +48,19 @@ class ToolStats:
     @property
     def saved(self) -> int:
         """Calls that did not reach the tool."""
-        return self.memo + self.shared
+        return self.memo + self.shared + self.batch
 
 
-_SOMETIMES = ("retried", "fallback", "faults")
+_SOMETIMES = ("batch", "retried", "fallback", "faults")
 """Columns that are drawn where there is something to say in them."""
 _HEADS = (
-    *("tool", "", "calls", "ran", "memo", "shared", "failed", "retried", "fallback", "stopped", "saved s"),
+    *("tool", "", "calls", "ran", "memo", "shared", "batch", "failed", "retried", "fallback", "stopped", "saved s"),
     *("not remembered", "faults"),
 )
-_COUNTS = ("calls", "ran", "memo", "shared", "failed", "retried", "fallback", "stopped", "seconds", "saved_seconds")
+_COUNTS = (
+    *("calls", "ran", "memo", "shared", "batch", "failed", "retried", "fallback", "stopped"),
+    *("seconds", "saved_seconds"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class Stats:
         rest = [
             f"{total.memo:,} {_were(total.memo)} answered from the memo" if total.memo else "",
             f"{total.shared:,} shared another call's run" if total.shared else "",
+            f"{total.batch:,} went with another call's request" if total.batch else "",
             f"{total.stopped:,} {_were(total.stopped)} interrupted" if total.stopped else "",
             f"{duration(total.saved_seconds)} saved" if total.saved else "",
         ]
@@ -146,8 +152,9 @@ def _row(name: str, each: ToolStats, whole: int) -> dict[str, Any]:
     counts = ("calls", "ran", "memo", "shared", "failed", "stopped")
     return {
         "tool": name,
-        "": views.Bar({"ran": each.ran, "memo": each.memo, "shared": each.shared}, whole),
+        "": views.Bar({"ran": each.ran, "memo": each.memo, "shared": each.shared + each.batch}, whole),
         **{count: getattr(each, count) for count in counts},
+        "batch": each.batch or "",
         "retried": each.retried or "",
         "fallback": each.fallback or "",
         "saved s": f"{each.saved_seconds:.3f}",
@@ -187,6 +194,9 @@ class Recorder:
             elif how == "shared":
                 each.shared += 1
                 each.saved_seconds += outcome.elapsed
+            elif how == "batch":
+                each.batch += 1
+                each.failed += fault is not None
             else:
                 each.ran += 1
                 each.seconds += outcome.elapsed

@@ -30,12 +30,18 @@ class Ended:
     attempts: int
     seconds: float
     timed_out: bool = False
+    number: int = 0
+    """Its place in its turn, from 1; 0: nobody had to wait there."""
+    after: str = ""
+    """The earlier calls of its turn that it was ordered after, and why."""
 
     @classmethod
-    def of(cls, tool: str, outcome: Outcome) -> Ended:
+    def of(cls, tool: str, outcome: Outcome, number: int = 0) -> Ended:
         fault = outcome.fault
         kind, message = (fault.kind, fault.message) if fault is not None and outcome.failed else ("", "")
-        return cls(tool, outcome.how, kind, message, outcome.attempts, outcome.elapsed, _timed_out(outcome))
+        after = "; ".join(map(str, outcome.after))
+        late = _timed_out(outcome)
+        return cls(tool, outcome.how, kind, message, outcome.attempts, outcome.elapsed, late, number, after)
 
 
 class Summary(Rows[Ended]):
@@ -64,7 +70,11 @@ class Summary(Rows[Ended]):
 
     def _table(self) -> Table:
         rows = [[r.tool, r.how, r.kind, r.attempts, f"{r.seconds:.3f}", r.message] for r in self.rows]
-        return Table(str(self), ["tool", "how", "fault", "attempts", "seconds", "message"], rows)
+        heads = ["tool", "how", "fault", "attempts", "seconds", "message"]
+        if any(r.after for r in self.rows):
+            heads = ["", *heads[:2], "after", *heads[2:]]
+            rows = [[r.number or "", *row[:2], r.after, *row[2:]] for r, row in zip(self.rows, rows, strict=True)]
+        return Table(str(self), heads, rows)
 
 
 class Outcomes(Sequence[Outcome]):
@@ -105,7 +115,7 @@ class Outcomes(Sequence[Outcome]):
 
     @property
     def summary(self) -> Summary:
-        return Summary(tuple(map(Ended.of, self._tools, self._outcomes)))
+        return Summary(tuple(map(Ended.of, self._tools, self._outcomes, range(1, len(self) + 1))))
 
     def __str__(self) -> str:
         return str(self.summary)
@@ -137,7 +147,7 @@ class Turns:
     def __init__(self) -> None:
         self._records: deque[_Record] = deque(maxlen=TURNS)
 
-    def add(self, tool: str, conversation: str, outcome: Outcome, config: Mapping[str, Any]) -> None:
+    def add(self, tool: str, conversation: str, outcome: Outcome, config: Mapping[str, Any], number: int = 0) -> None:
         """Note a call that has ended.
 
         Args:
@@ -145,6 +155,7 @@ class Turns:
             conversation: Its id.
             outcome: How it ended.
             config: LangChain's configuration around it.
+            number: Its place in its turn, where there is an order to keep.
         """
         metadata, configurable = config.get("metadata") or {}, config.get("configurable") or {}
         step = metadata.get("langgraph_step")
@@ -152,7 +163,7 @@ class Turns:
             return
         run = getattr(configurable.get("__pregel_runtime"), "control", None)
         namespace = str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
-        self._records.append(_Record(conversation, run, step, namespace, Ended.of(tool, outcome)))
+        self._records.append(_Record(conversation, run, step, namespace, Ended.of(tool, outcome, number)))
 
     def last(self, conversation: str | None = None) -> Summary:
         """Summarise the turn of which a call ended last.
@@ -161,7 +172,8 @@ class Turns:
             conversation: Only of this one.
         """
         records = [each for each in list(self._records) if conversation is None or each.conversation == conversation]
-        return Summary(tuple(each.ended for each in records if each.turn == records[-1].turn))
+        ended = [each.ended for each in records if each.turn == records[-1].turn]
+        return Summary(tuple(sorted(ended, key=lambda each: each.number)))
 
     def __iter__(self) -> Iterator[Ended]:
         return iter([each.ended for each in list(self._records)])

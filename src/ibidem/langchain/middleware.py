@@ -1,0 +1,144 @@
+"""The middleware for `langchain.agents.create_agent`: an agent's calls pass a guard without the agent being wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.messages import AIMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt import ToolNode as PlainToolNode
+
+from ibidem import langchain
+from ibidem.bound import Bound
+from ibidem.core.asker import NOBODY
+from ibidem.guard import Guard
+from ibidem.langchain.failures import deciding, is_decided, message_for
+from ibidem.langgraph.turns import Twins, sibling_place
+from ibidem.wrapping import binding_of
+
+Handler = Callable[[Any], Any]
+
+
+class Middleware(AgentMiddleware[Any, Any, Any]):
+    """Lets every call of an agent's tools pass a guard, below whatever other middleware does.
+
+    Each call is handed on with its tool replaced by the wrapped one: what other middleware refuses, approves or edits is
+    refused, approved and edited, wherever this one stands in the list. First in the list it sees every call before another
+    can refuse it, so that nothing waits for a call that never comes.
+
+    Args:
+        guard: The guard that the calls pass, or a bound one; None: one made of the options.
+        name: What LangChain calls it; two of one name in one agent are an error.
+        **options: Of `Guard`; not together with a guard.
+
+    Raises:
+        TypeError: A guard and options.
+    """
+
+    def __init__(self, guard: Guard | Bound | None = None, *, name: str = "ibidem", **options: Any) -> None:
+        super().__init__()
+        if guard is not None and options:
+            raise TypeError(f"Middleware() takes a guard or options, not both: guard.replace({', '.join(options)}=...)")
+        guard = guard if guard is not None else Guard(**options)
+        self.__ibidem__ = guard if isinstance(guard, Bound) else Bound(guard, NOBODY)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def wrap_tool_call(self, request: Any, handler: Handler) -> Any:
+        """Let a call pass the guard."""
+        twin = self._twin(request)
+        if twin is None:
+            return handler(request)
+        place = self._place(request, handler)
+        if place is None:
+            return self._told(twin, request, handler)
+        with place:
+            return self._told(twin, request, handler)
+
+    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Do the same on an event loop."""
+        twin = self._twin(request)
+        if twin is None:
+            return await handler(request)
+        place = self._place(request, handler)
+        if place is None:
+            return await self._atold(twin, request, handler)
+        with place:
+            return await self._atold(twin, request, handler)
+
+    def _told(self, twin: Any, request: Any, handler: Handler) -> Any:
+        """Answer from memory, or hand on; a failure that a model is to be told of becomes a message."""
+        binding = twin.__ibidem_binding__
+        request = request.override(tool=twin)
+        if not binding.speaks or is_decided(binding.tool):
+            return handler(request)
+        with deciding(binding.tool) as holder:
+            try:
+                return handler(request)
+            except Exception as problem:
+                message = message_for(binding.guard, holder, request.tool_call, problem)
+                if message is None:
+                    raise
+                return message
+
+    async def _atold(self, twin: Any, request: Any, handler: Handler) -> Any:
+        """Do the same on an event loop."""
+        binding = twin.__ibidem_binding__
+        request = request.override(tool=twin)
+        if not binding.speaks or is_decided(binding.tool):
+            return await handler(request)
+        with deciding(binding.tool) as holder:
+            try:
+                return await handler(request)
+            except Exception as problem:
+                message = message_for(binding.guard, holder, request.tool_call, problem)
+                if message is None:
+                    raise
+                return message
+
+    def _twin(self, request: Any) -> Any:
+        tool = request.tool
+        if tool is None or self.__ibidem__.guard.off:
+            return None
+        known = binding_of(tool)
+        if known is not None and known.guard is not self.__ibidem__.guard:
+            return None  # it passes another guard already, and a call passes one only
+        return langchain.adapt(tool, self.__ibidem__)
+
+    def _place(self, request: Any, handler: Any) -> Any:
+        """Find the place of a call among its siblings, which the last message of the state names."""
+        runtime = request.runtime
+        tools = {tool.name: tool for tool in getattr(runtime, "tools", None) or () if isinstance(tool, BaseTool)}
+        tools[request.tool.name] = request.tool
+        names = {call["name"] for call in _last_calls(request.state)} & tools.keys()
+        twins: Twins = {name: (tools[name], langchain.adapt(tools[name], self.__ibidem__)) for name in names}
+        whole = self._is_alone(handler)
+        guard = self.__ibidem__.guard
+        return sibling_place(guard, twins, request.tool_call, request.state, "messages", runtime.config, whole=whole)
+
+    def _is_alone(self, handler: Any) -> bool:
+        """Whether nothing but this middleware stands between a message and the tools.
+
+        Nothing that it is given says so. The handler is then the node's own function, and the node knows what wraps it.
+        """
+        names: Any = getattr(getattr(handler, "__code__", None), "co_freevars", ())
+        cells: Any = getattr(handler, "__closure__", None) or ()
+        held = next((cell for name, cell in zip(names, cells, strict=False) if name == "self"), None)
+        node = held.cell_contents if held is not None else None
+        if not isinstance(node, PlainToolNode):
+            return False
+        wraps = [each for each in (node._wrap_tool_call, node._awrap_tool_call) if each is not None]
+        return all(getattr(getattr(each, "__wrapped__", each), "__self__", None) is self for each in wraps)
+
+
+def _last_calls(state: Any) -> list[Any]:
+    messages = state.get("messages") if isinstance(state, dict) else getattr(state, "messages", None)
+    for message in reversed(messages or ()):
+        if isinstance(message, AIMessage):
+            return list(message.tool_calls)
+    return []
