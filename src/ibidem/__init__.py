@@ -28,6 +28,7 @@ from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
     from ibidem.langgraph import ToolNode
+    from ibidem.plan import Plan, PlanError, text
     from ibidem.stores.disk import Disk
 
 __version__ = "0.1.0.dev0"
@@ -53,6 +54,8 @@ __all__ = [
     "Nested",
     "Outcome",
     "Outcomes",
+    "Plan",
+    "PlanError",
     "Pure",
     "Read",
     "Report",
@@ -63,12 +66,13 @@ __all__ = [
     "ToolNode",
     "Write",
     "guard_of",
+    "text",
     "wrap",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import LangGraph only for those who ask for its node, and SQLite only for those who keep something on the disk."""
+    """Import what only some ask for: LangGraph for its node, SQLite to keep something on the disk, and plans."""
     if name == "Disk":
         from ibidem.stores.disk import Disk
 
@@ -77,6 +81,10 @@ def __getattr__(name: str) -> Any:
         from ibidem.langgraph import ToolNode
 
         return ToolNode
+    if name in ("Plan", "PlanError", "text"):
+        from ibidem import plan
+
+        return getattr(plan, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
