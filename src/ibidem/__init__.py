@@ -27,6 +27,7 @@ from ibidem.stores.protocol import Entry, Store
 from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
+    from ibidem.langchain.plans import plan_tool
     from ibidem.langgraph import ToolNode
     from ibidem.plan import Plan, PlanError, text
     from ibidem.stores.disk import Disk
@@ -66,6 +67,7 @@ __all__ = [
     "ToolNode",
     "Write",
     "guard_of",
+    "plan_tool",
     "text",
     "wrap",
 ]
@@ -81,6 +83,10 @@ def __getattr__(name: str) -> Any:
         from ibidem.langgraph import ToolNode
 
         return ToolNode
+    if name == "plan_tool":
+        from ibidem.langchain.plans import plan_tool
+
+        return plan_tool
     if name in ("Plan", "PlanError", "text"):
         from ibidem import plan
 

@@ -17,6 +17,10 @@ from ibidem.plan.steps import Plan, Step
 from ibidem.plan.tools import Callee, by_name, nearest
 
 
+_MOST = 50
+"""Mistakes after which nobody looks for more: a plan may come from anybody."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A plan that can run."""
@@ -62,6 +66,8 @@ def prepare(
     data: list[set[int]] = []
     afters: list[set[int]] = []
     for step in steps:
+        if len(mistakes) >= _MOST:
+            raise PlanError(mistakes)
         callee, problem = callees.of(step.tool)
         found.append(callee)
         if problem is not None:
@@ -97,6 +103,8 @@ def _used(plan: Plan, step: Step, index: dict[str, int]) -> tuple[set[int], list
     used: set[int] = set()
     wrong: list[str] = []
     for reference in references(step):
+        if len(wrong) >= _MOST:
+            break
         if reference.source == ITEM and not isinstance(reference, Step):
             if step.over is None:
                 wrong.append(f"{reference.spelled} stands for an element, and the step is run once: give it map")

@@ -163,6 +163,34 @@ class Plan:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @classmethod
+    def from_json(cls, document: Any, tools: Any = None, *, max_steps: int | None = None) -> Plan:
+        """Read a plan that is data; `ibidem.plan.form.SCHEMA` is its schema.
+
+        Args:
+            document: JSON as text, or what it says as a dict.
+            tools: Those that its steps name, a list or a dict; None: they are given when it is run.
+            max_steps: Steps that it may have; 1,000 by default.
+
+        Raises:
+            PlanError: Mistakes, all of them. Whether tools and references exist is told when it is checked or run.
+        """
+        from ibidem.plan import form  # which needs this module
+
+        plan = form.read(document, max_steps=form.MAX_STEPS if max_steps is None else max_steps)
+        plan.tools = tools
+        return plan
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the plan as data, for `json.dumps`; tools are named.
+
+        Raises:
+            PlanError: An argument is nothing that JSON has.
+        """
+        from ibidem.plan import form
+
+        return form.write(self)
+
     # -- running -------------------------------------------------------------------------------------------------
 
     def run(

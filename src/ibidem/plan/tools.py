@@ -141,7 +141,7 @@ class Callee:
 def nearest(name: str, names: Iterable[str]) -> str:
     """Say which name was probably meant, and which there are."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, 1) if len(names) <= 200 and len(name) <= 100 else []
+    close = difflib.get_close_matches(name, names, 1) if len(names) <= 100 and len(name) <= 64 else []
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     meant = f"; did you mean {close[0]!r}?" if close else ""
     return f"{meant or ';'} it is one of: {shown}" if names else "; there is none"
