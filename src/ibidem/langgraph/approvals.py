@@ -63,14 +63,17 @@ class Approvals:
 
         Raises:
             ValueError: A decision that is not allowed, as with the middleware.
+            RuntimeError: There is no graph around.
         """
         if name not in self.on:
             return arguments
+        if attempt is None:
+            raise RuntimeError(f"{name!r} needs approval, and outside a graph with a checkpointer nobody can be asked")
         config = self.on[name] if isinstance(self.on[name], Mapping) else {}
         allowed = list(config.get("allowed_decisions") or _ALL)
         question = self._question(unit, name, own(arguments), config.get("description"), allowed)
         # A `when` of the middleware's only lets calls pass: without what it looks at, everything is asked about.
-        if attempt is not None and not attempt.still_asks(unit, question):
+        if not attempt.still_asks(unit, question):
             interrupt(question)  # takes the answer that was given to another question
             attempt.discard()
         answer = interrupt(question)

@@ -16,7 +16,6 @@ from ibidem.plan.references import ITEM, Reference, found_in
 from ibidem.plan.steps import Plan, Step
 from ibidem.plan.tools import Callee, by_name, nearest
 
-
 _MOST = 50
 """Mistakes after which nobody looks for more: a plan may come from anybody."""
 

@@ -208,7 +208,7 @@ class _Reader:
     def _reference(self, name: str, told: Any) -> Reference | None:
         try:
             if not isinstance(told, str):
-                raise ValueError('a reference is text such as "$step.key"')  # noqa: TRY004  # told with the others
+                raise ValueError('a reference is text such as "$step.key"')  # noqa: TRY004, TRY301
             source, path = parse(told)
         except ValueError as problem:
             self._wrong(name, str(problem)[:300])

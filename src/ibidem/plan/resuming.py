@@ -104,7 +104,7 @@ class Attempt:
             task.begun[shape] += 1
             self.is_known = (shape, number) in task.records
             self._record = task.records.setdefault((shape, number), _Record())
-        self.answers = len(pad.resume) - _asked(pad) + (pad.get_null_resume(False) is not None)
+        self.answers = len(pad.resume) - _asked(pad) + _is_pending(pad.get_null_resume)
         """Answers that nobody has had yet."""
         self.lost = self.answers > 0 and not self.is_known
         """Whether the plan may have been begun, and what had finished is not known."""
@@ -208,3 +208,19 @@ def _asked(pad: Any) -> int:
     number: int = pad.interrupt_counter()
     object.__setattr__(pad, "interrupt_counter", itertools.count(number).__next__)
     return number
+
+
+def _is_pending(get_null_resume: Any) -> bool:
+    """Tell whether the answer that a resumed graph was given is still to be had.
+
+    Asking for it takes it, and looking gives it also when it has been taken: what knows is the closure of the function.
+    """
+    if get_null_resume(False) is None:
+        return False
+    cells = getattr(get_null_resume, "__closure__", None) or ()
+    held = dict(zip(get_null_resume.__code__.co_freevars, (cell.cell_contents for cell in cells), strict=True))
+    if not held.keys() >= {"null_resume_write", "parent_scratchpad", "pending_writes"}:
+        return True  # another LangGraph: nobody knows, so it may be
+    if held["null_resume_write"] is None:
+        return _is_pending(held["parent_scratchpad"].get_null_resume)
+    return any(write is held["null_resume_write"] for write in held["pending_writes"])

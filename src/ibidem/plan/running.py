@@ -184,7 +184,8 @@ class Run(Deciding):
             return Outcome(fault=Fault(RuntimeError(message), "tool_error", message).as_unknown())
         given = arguments
         number = index * 1_000_003 + element + 1
-        hidden = isinstance(effect, (Pure, Read)) and unit != attempt.asker
+        guarded = approve is not None and getattr(approve, "guards", lambda _: True)(callee.name)
+        hidden = isinstance(effect, (Pure, Read)) and unit != attempt.asker and not guarded
         with attempt.around(unit, number, hidden=hidden):
             try:
                 if approve is not None:

@@ -195,7 +195,6 @@ def _told(ended: Ended, path: tuple[Any, ...]) -> Any:
     if ended.state == "failed":
         fault = ended.outcome.fault
         return as_error(fault) if fault is not None else None
-    value = ended.outcome.value
     try:
         return follow(ended.outcome.value, Reference(None, ended.id, path))
     except NotThere as problem:
