@@ -68,7 +68,7 @@ def test_results_reach_the_steps_that_refer_to_them(way):
 
 @BOTH
 def test_every_keyword_belongs_to_the_tool(way):
-    def odd(self, tool, after, when, map, optional):
+    def odd(self, tool, after, when, map, optional):  # noqa: A002
         return [self, tool, after, when, map, optional]
 
     plan = Plan()

@@ -159,14 +159,11 @@ def one_by_one(document, needs, rng):
     def run(step):
         text = str({**step, "after": None, "id": None})
         used = {name for name in told if f"${name}." in text or f"${name}'" in text}
-        for name in sorted(used):
-            if ended[name][0] == "failed" and not told[name].get("optional"):
-                return "failed", None
-        for name in sorted(used):
-            if ended[name][0] == "skipped" and not told[name].get("optional"):
-                return "skipped", None
-        if any(ended[name][0] == "failed" and not told[name].get("optional") for name in step.get("after", ())):
+        blocking = {name for name in {*used, *step.get("after", ())} if not told[name].get("optional")}
+        if any(ended[name][0] == "failed" for name in blocking):
             return "failed", None
+        if any(ended[name][0] == "skipped" for name in blocking & used):
+            return "skipped", None
         try:
             if not all(condition(when) for when in step.get("when", ())):
                 return "skipped", None

@@ -226,16 +226,17 @@ class Run(Deciding):
 
     def _blocked(self, index: int) -> Ended | None:
         """End a step that cannot run because of one that it needs."""
-        for group, is_data in ((self.prepared.data[index], True), (self.prepared.afters[index], False)):
-            for other in sorted(group):
-                above = self.ended[other]
-                if above is None or not above.blocks:
-                    continue
-                if above.state == "failed":
-                    name = self.prepared.steps[index].id
-                    first = self.ended[self.prepared.index[above.root]] if above.root else above
-                    fault = upstream_failed(name, first or above)
-                    return self._end(index, "failed", Outcome(fault=fault), above.root or above.id, calls=0)
-                if is_data:
-                    return self._end(index, "skipped", Outcome(), above.root or above.id, calls=0)
-        return None
+        data, afters = self.prepared.data[index], self.prepared.afters[index]
+        above = [ended for other in sorted(data | afters) if (ended := self.ended[other]) is not None and ended.blocks]
+        if not above:
+            return None
+        name = self.prepared.steps[index].id
+        failed = next((ended for ended in above if ended.state == "failed"), None)
+        if failed is not None:
+            root = self.ended[self.prepared.index[failed.root]] if failed.root else failed
+            fault = upstream_failed(name, root or failed)
+            return self._end(index, "failed", Outcome(fault=fault), failed.root or failed.id, calls=0)
+        skipped = next((ended for ended in above if self.prepared.index[ended.id] in data), None)
+        if skipped is None:
+            return None  # it waited for what was skipped, and does without its result
+        return self._end(index, "skipped", Outcome(), skipped.root or skipped.id, calls=0)

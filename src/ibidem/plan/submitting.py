@@ -90,7 +90,7 @@ class Submissions:
             if wanted not in callees:
                 raise ValueError(f"writes= names {wanted!r}, which is none of the tools: {', '.join(sorted(callees))}")
             if not isinstance(callees[wanted].effect, Write):
-                raise ValueError(
+                raise ValueError(  # noqa: TRY004  # as for a name that there is not
                     f"writes= names {wanted!r}, which is declared {callees[wanted].effect!r}: declare what it changes, "
                     f"Guard(effects={{{wanted!r}: Write(...)}}), so that steps keep their order"
                 )
