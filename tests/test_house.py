@@ -16,7 +16,7 @@ ALLOWED = {
     "langchain": ("demo/",),
     "pydantic": ("langchain/",),
     "httpx": ("demo/",),
-    "rich": ("demo/",),
+    "rich": ("demo/", "plan/drawing.py"),
     "anthropic": ("demo/",),
     "diskcache": ("stores/database.py",),
     "cryptography": ("stores/records.py",),

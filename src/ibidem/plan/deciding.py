@@ -12,9 +12,11 @@ from ibidem.core.effects import Live, Pure, Read
 from ibidem.core.faults import CallTimeout, Fault, is_interrupt
 from ibidem.core.runtime import Runtime
 from ibidem.plan.checking import Prepared
+from ibidem.plan.drawing import Row
 from ibidem.plan.results import Ended, Result, own_fault
 from ibidem.plan.resuming import Attempt
 from ibidem.plan.workers import Options, Tasks, Threads
+from ibidem.report.events import logger
 
 Unit = tuple[int, int]
 """What a worker does: a step by its number, or the call for one of its elements; the number of that, or -1."""
@@ -95,13 +97,21 @@ class Deciding:
             if unit is None:
                 self._workers -= 1
             over = not self._workers
-        if ended is not None and self._options.observe is not None:
-            self._options.observe(self)
+        if ended is not None:
+            self._tell()
         for other in others:
             self._crew.spawn(self.work(other))
         if over:
             self._crew.wake()
         return unit
+
+    def _tell(self) -> None:
+        """Tell whoever looks; what goes wrong there is nothing to the plan."""
+        if self._options.observe is not None:
+            try:
+                self._options.observe(self)
+            except Exception:
+                logger.exception("a plan could not be drawn while it runs; it goes on")
 
     def _settle(self, ended: Ended) -> None:
         index = self.prepared.index[ended.id]
@@ -164,6 +174,25 @@ class Deciding:
         return Result(
             dict(zip(ids, known, strict=True)), self._runtime.now() - self._zero, dict(zip(ids, needs, strict=True))
         )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._workers
+
+    def progress(self) -> tuple[str, list[Row], float]:
+        """Say how far it is, to be drawn."""
+        now = self._runtime.now() - self._zero
+        rows = []
+        for index, (began, ended) in enumerate(zip(self.began, self.ended, strict=True)):
+            if ended is not None:
+                rows.append(Row.of(ended, frozenset()))
+                continue
+            step, tool = self.prepared.steps[index], self.prepared.callees[index].name
+            state = "waits" if began is None else "running"
+            rows.append(Row(step.id, tool, state, now if began is None else began, now, ""))
+        done = sum(ended is not None for ended in self.ended)
+        return f"{done} of {len(rows)} steps have ended", rows, now
 
     def work(self, unit: Unit | None) -> Coroutine[Any, Any, None]:
         """Work until nothing is ready."""

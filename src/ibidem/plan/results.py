@@ -123,6 +123,21 @@ class Result(Mapping[Any, Any]):
     def __repr__(self) -> str:
         return f"<{self.headline}>"
 
+    def __str__(self) -> str:
+        from ibidem.plan import drawing  # which needs this module
+
+        return drawing.waterfall_text(self.headline, drawing.rows_of(self), self.elapsed)
+
+    def __rich__(self) -> Any:
+        from ibidem.plan import drawing
+
+        return drawing.waterfall_rich(self.headline, drawing.rows_of(self), self.elapsed)
+
+    def _repr_html_(self) -> str:
+        from ibidem.plan import drawing
+
+        return drawing.waterfall_html(self.headline, drawing.rows_of(self), self.elapsed)
+
 
 def upstream_failed(step: str, root: Ended) -> Fault:
     """Make the fault of a step that needs one that has failed."""

@@ -102,8 +102,7 @@ class Run(Deciding):
         """Run a step; None: its calls for each element are ready."""
         step = self.prepared.steps[index]
         self.began[index] = self._runtime.now() - self._zero
-        if self._options.observe is not None:
-            self._options.observe(self)
+        self._tell()
         blocked = self._blocked(index)
         if blocked is not None:
             return blocked

@@ -217,9 +217,9 @@ class Plan:
         Raises:
             PlanError: Mistakes, all of them; nothing has run.
         """
-        from ibidem.plan import running  # running needs the guard, and the guard is not needed to write a plan
+        from ibidem.plan import drawing, running  # they need the guard, which is not needed to write a plan
 
-        options = running.Options(schedule, on_fault, max_concurrency, timeout)
+        options = running.Options(schedule, on_fault, max_concurrency, timeout, observe=drawing.live(self))
         return running.run(self, running.prepare(self, guard, tools, awaits=False), options)
 
     async def arun(
@@ -233,9 +233,9 @@ class Plan:
         tools: Any = None,
     ) -> Result:
         """Do the same on an event loop; synchronous functions run in threads."""
-        from ibidem.plan import running
+        from ibidem.plan import drawing, running
 
-        options = running.Options(schedule, on_fault, max_concurrency, timeout)
+        options = running.Options(schedule, on_fault, max_concurrency, timeout, observe=drawing.live(self))
         return await running.arun(self, running.prepare(self, guard, tools, awaits=True), options)
 
     def batches(self, guard: Guard | Bound | None = None, *, tools: Any = None) -> list[list[str]]:
@@ -259,6 +259,30 @@ class Plan:
         from ibidem.plan import running
 
         running.prepare(self, guard, tools, awaits=True)
+
+    # -- to look at ----------------------------------------------------------------------------------------------
+
+    def to_mermaid(self, guard: Guard | Bound | None = None) -> str:
+        """Write the plan as a Mermaid flowchart; a dotted arrow is an order without a result."""
+        from ibidem.plan import drawing
+
+        return drawing.to_mermaid(self, guard)
+
+    def __str__(self) -> str:
+        from ibidem.plan import drawing
+
+        return drawing.outline_text(self) if self.result is None else str(self.result)
+
+    def __repr__(self) -> str:
+        return f"<Plan of {len(self)} step{'' if len(self) == 1 else 's'}>"
+
+    def __rich__(self) -> Any:
+        return str(self) if self.result is None else self.result.__rich__()
+
+    def _repr_html_(self) -> str:
+        from ibidem.plan import drawing
+
+        return drawing.outline_html(self) if self.result is None else self.result._repr_html_()
 
 
 def name_of(tool: Any) -> str:
