@@ -1,8 +1,11 @@
 """Plans as data: the form, its escapes, round trips, and what anybody may send."""
 
+import importlib
 import json
 import os
 import random
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ from ibidem import Plan, PlanError, text
 from ibidem.plan.form import MAX_DEPTH, SCHEMA
 
 SOAK = os.environ.get("IBIDEM_SOAK")
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+documents = importlib.import_module("_hostile")
 
 
 def geocode(city):
@@ -142,13 +147,6 @@ def test_the_schema_is_one():
     json.dumps(SCHEMA)
 
 
-WORDS = [
-    "", "$", "$$", "$a", "$a.b", "$a[0]", "$item", "$item.x", "$a.__class__.__mro__", '$a["__dict__"]', "$a.b.c.d[99999999999]",
-    "${a}", "$a; import os", "__import__('os')", "{{7*7}}", "a", "b", "echo", "boom", "geocode", "__class__", "\ud800", "\x00",
-    "x" * 300, "$" + "a" * 600, "eq", "exists", "in", "lt", None, True, 0, -1, 10**30, 1.5, 1e308,
-]  # fmt: skip
-
-
 class Secret:
     """A result with attributes that no plan may reach."""
 
@@ -156,43 +154,6 @@ class Secret:
 
     def __getitem__(self, key):
         raise AssertionError("a plan has reached into what is no dict or list")
-
-
-def hostile(rng, depth=0):
-    kind = rng.randrange(10)
-    if kind < 6 or depth > 4:
-        return rng.choice(WORDS)
-    if kind < 8:
-        return [hostile(rng, depth + 1) for _ in range(rng.randrange(4))]
-    keys = ["$text", "$$text", "x", "y", "ref", "op", "value", "id", "__class__"]
-    return {str(rng.choice(keys)): hostile(rng, depth + 1) for _ in range(rng.randrange(4))}
-
-
-def document(rng):
-    """Make a document that is nearly a plan."""
-    steps = []
-    for _ in range(rng.randrange(8)):
-        told = {
-            "id": rng.choice(["a", "b", "c", "d", "e", "f"]),
-            "tool": rng.choice(["echo", "echo", "echo", "secret", "boom"]),
-        }
-        told["args"] = {rng.choice(["x", "y", "y", "__globals__"]): hostile(rng) for _ in range(rng.randrange(3))}
-        for field in ("after", "map", "when", "optional", "id", "tool", "args", "extra"):
-            if rng.random() < 0.12:
-                told[field] = hostile(rng)
-        if rng.random() < 0.2:
-            told["when"] = {"ref": "$a.x", "op": rng.choice(["eq", "lt", "in", "exists"]), "value": hostile(rng)}
-        steps.append(told if rng.random() < 0.97 else hostile(rng))
-    whole = {"steps": steps}
-    if rng.random() < 0.3:
-        try:
-            characters = list(json.dumps(whole))
-        except (TypeError, ValueError):
-            return whole
-        for _ in range(rng.randrange(4)):
-            characters[rng.randrange(len(characters))] = rng.choice('{}[]",:$\\0a')
-        return "".join(characters)
-    return whole
 
 
 @pytest.mark.soak
@@ -211,7 +172,7 @@ def test_hostile_documents_end_in_a_result_or_in_a_plan_error():
     for seed in range(10_000 if SOAK else 600):
         rng = random.Random(seed)
         try:
-            Plan.from_json(document(rng), [seen, secret], max_steps=20).run(max_concurrency=1)
+            Plan.from_json(documents.document(rng), [seen, secret], max_steps=20).run(max_concurrency=1)
             ran += 1
         except PlanError as problem:
             assert len(str(problem)) < 20_000

@@ -102,6 +102,9 @@ def _used(plan: Plan, step: Step, index: dict[str, int]) -> tuple[set[int], list
     used: set[int] = set()
     wrong: list[str] = []
     for reference in references(step):
+        if reference.owner is plan and reference.source in index:  # the usual case first: there may be many
+            used.add(index[reference.source])
+            continue
         if len(wrong) >= _MOST:
             break
         if reference.source == ITEM and not isinstance(reference, Step):
@@ -109,15 +112,15 @@ def _used(plan: Plan, step: Step, index: dict[str, int]) -> tuple[set[int], list
                 wrong.append(f"{reference.spelled} stands for an element, and the step is run once: give it map")
         elif reference.owner is not plan:
             wrong.append(f"{reference.spelled} belongs to another plan")
-        elif reference.source not in index:
-            wrong.append(f"there is no step {reference.source!r}{nearest(reference.source, index)}")
         else:
-            used.add(index[reference.source])
-    outside = [*([step.over] if step.over is not None else []), *(each.reference for each in step.conditions)]
+            wrong.append(f"there is no step {reference.source!r}{nearest(reference.source, index)}")
+    if step.over is None:
+        return used, wrong
+    outside = [step.over, *(each.reference for each in step.conditions)]
     wrong.extend(
         f"{reference.spelled} stands for an element, which there is only in the arguments"
         for reference in outside
-        if reference.source == ITEM and step.over is not None
+        if reference.source == ITEM
     )
     return used, wrong
 

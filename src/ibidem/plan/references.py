@@ -25,6 +25,8 @@ _PART = re.compile(r"\.(-?\d+)(?![^.\[])|\.([^.\[\]]+)|\[(-?\d+)\]|\[(\"(?:[^\"\
 _LONGEST = 500
 _MOST_DIGITS = 9
 
+_PLAIN_VALUES = frozenset({str, int, float, bool, type(None)})
+
 Key = str | int
 
 
@@ -168,24 +170,34 @@ def is_dunder(key: object) -> bool:
     return isinstance(key, str) and key.startswith("__")
 
 
-def found_in(value: Any) -> Iterator[Reference]:
+def found_in(value: Any) -> list[Reference]:
     """Give the references in an argument, nested ones included."""
+    found: list[Reference] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[Reference]) -> None:
     kind = type(value)
+    if kind in _PLAIN_VALUES:
+        return
     if isinstance(value, Reference):
-        yield value
+        found.append(value)
     elif kind is Text:
-        yield from (part for part in value.parts if isinstance(part, Reference))
+        found.extend(part for part in value.parts if isinstance(part, Reference))
     elif kind is dict:
         for part in value.values():
-            yield from found_in(part)
-    elif kind in (list, tuple):
+            _collect(part, found)
+    elif kind is list or kind is tuple:
         for part in value:
-            yield from found_in(part)
+            _collect(part, found)
 
 
 def filled(value: Any, look: Callable[[Reference], Any]) -> Any:
     """Put the results in the place of references; what has none stays as it is."""
     kind = type(value)
+    if kind in _PLAIN_VALUES:
+        return value
     if isinstance(value, Reference):
         return own(look(value))
     if kind is Text:

@@ -226,9 +226,12 @@ class Run(Deciding):
     def _blocked(self, index: int) -> Ended | None:
         """End a step that cannot run because of one that it needs."""
         data, afters = self.prepared.data[index], self.prepared.afters[index]
-        above = [ended for other in sorted(data | afters) if (ended := self.ended[other]) is not None and ended.blocks]
+        if not data and not afters:
+            return None
+        above = [ended for other in data | afters if (ended := self.ended[other]) is not None and ended.blocks]
         if not above:
             return None
+        above.sort(key=lambda ended: self.prepared.index[ended.id])
         name = self.prepared.steps[index].id
         failed = next((ended for ended in above if ended.state == "failed"), None)
         if failed is not None:

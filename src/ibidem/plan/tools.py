@@ -52,6 +52,10 @@ class Callee:
         fields = getattr(schema, "model_fields", {}) if isinstance(schema, type) else {}
         aliased = any(field.alias or field.validation_alias for field in fields.values())
         self._schema: Any = schema if fields and not aliased else None
+        effect = self.effect
+        told = effect.also is None and not effect.fields and not any(map(callable, effect.resources))
+        self._access = Access(effect, effect.touched({})) if told else None
+        """What every call reads or changes, where that is the same for all arguments."""
 
     @property
     def only_awaits(self) -> bool:
@@ -106,7 +110,7 @@ class Callee:
 
     def _refused(self, arguments: Mapping[str, Any]) -> Iterable[str]:
         """Say what the tool's schema says of the arguments that are written down."""
-        written = {name: value for name, value in arguments.items() if next(found_in(value), None) is None}
+        written = {name: value for name, value in arguments.items() if not found_in(value)}
         try:
             self._schema.model_validate(written)
         except Exception as problem:
@@ -123,10 +127,12 @@ class Callee:
 
     def access(self, arguments: Mapping[str, Any]) -> Access:
         """Say what a step will read or change; what depends on a result may be anything that fits the declaration."""
+        if self._access is not None:
+            return self._access
         effect = self.effect
         if effect.also is not None:
             return Access(effect, None)
-        if not any(True for value in arguments.values() for _ in found_in(value)):
+        if not any(found_in(value) for value in arguments.values()):
             if self._binding is not None:
                 return Access(effect, self._binding.touched(dict(arguments)))
             return Access(effect, effect.touched(arguments))
@@ -135,7 +141,7 @@ class Callee:
         # An argument that is left out widens a template to everything below. A LangChain tool may change its arguments in
         # validating them, and validates all or none: there every one is left out.
         known = {} if self._binding is not None else arguments
-        return Access(effect, effect.touched({n: v for n, v in known.items() if next(found_in(v), None) is None}))
+        return Access(effect, effect.touched({n: v for n, v in known.items() if not found_in(v)}))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

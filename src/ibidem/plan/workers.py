@@ -75,13 +75,12 @@ class Tasks:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        """All of them, to the end: a callback for each that takes it away would take longer than starting it."""
         self._late = False
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.append(self._loop.create_task(work))
 
     def wake(self) -> None:
         if not self._over.done():
@@ -102,7 +101,7 @@ class Tasks:
 
     async def cancel(self) -> None:
         """End the workers: whoever is cancelled here waits until they have ended, as `gather` would let him."""
-        tasks = list(self._tasks)
+        tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -110,7 +109,7 @@ class Tasks:
 
     def leave(self) -> None:
         """Tell the workers to end, and wait for none of them."""
-        for task in list(self._tasks):
+        for task in [task for task in self._tasks if not task.done()]:
             _left.add(task)
             task.add_done_callback(_left.discard)
             task.cancel()
