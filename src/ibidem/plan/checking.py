@@ -19,6 +19,9 @@ from ibidem.plan.tools import Callee, by_name, nearest
 _MOST = 50
 """Mistakes after which nobody looks for more: a plan may come from anybody."""
 
+_LONGEST = 20
+"""Steps of a circle that are named."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -90,8 +93,9 @@ def prepare(
         ]
         order = Order([used | waits for used, waits in zip(data, afters, strict=True)], accesses)
     except Cycle as cycle:
-        path = " -> ".join(steps[number].id for number in cycle.path)
-        mistakes.append(Mistake(None, f"steps wait for each other: {path} (each is waited for by the next)"))
+        path = [steps[number].id for number in cycle.path]
+        shown = " -> ".join(path if len(path) <= _LONGEST else [*path[: _LONGEST - 1], "...", path[-1]])
+        mistakes.append(Mistake(None, f"steps wait for each other: {shown} (each is waited for by the next)"))
     if mistakes or order is None:
         raise PlanError(mistakes)
     return Prepared(steps, index, [callee for callee in found if callee is not None], order, data, afters)

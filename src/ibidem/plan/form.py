@@ -26,6 +26,9 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 30
 """Levels that arguments may be nested."""
 
+MAX_VALUES = 10_000
+"""Values that the arguments of a whole plan may have."""
+
 MAX_MISTAKES = 50
 """Mistakes after which nobody looks for more."""
 
@@ -114,6 +117,7 @@ class _Reader:
     def __init__(self) -> None:
         self.plan = Plan()
         self.mistakes: list[Mistake] = []
+        self._values = 0
 
     def step(self, number: int, told: Any) -> None:
         name = told.get("id") if isinstance(told, Mapping) else None
@@ -174,6 +178,9 @@ class _Reader:
 
     def _value(self, name: str, value: Any, depth: int) -> Any:
         """Read an argument, with references where they are written."""
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise one(f"the arguments of the plan have more than {MAX_VALUES:,} values: make several plans of it")
         if depth > MAX_DEPTH:
             self._wrong(name, f"args are nested more than {MAX_DEPTH} levels deep")
             return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ibidem import running
@@ -96,7 +97,7 @@ class Callee:
         if names is not None and not names.issuperset(arguments):
             for name in arguments:
                 if name not in names:
-                    yield f"{self.name} has no argument {name!r}{nearest(name, names)}"
+                    yield f"{self.name} has no argument {name!r}{nearest(name, sorted(names))}"
         if not required.issubset(arguments):
             missing = [name for name in sorted(required) if name not in arguments]
             yield f"{self.name} needs {', '.join(map(repr, missing))}"
@@ -144,11 +145,10 @@ class Callee:
         return Access(effect, effect.touched({n: v for n, v in known.items() if not found_in(v)}))
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Say which name was probably meant, and which there are."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, 1) if len(names) <= 100 and len(name) <= 64 else []
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+def nearest(name: str, names: Collection[str]) -> str:
+    """Say which name was probably meant, and which there are; with many names that would take too long."""
+    close = difflib.get_close_matches(name, names, 1) if len(names) <= 30 and len(name) <= 64 else []
+    shown = ", ".join(itertools.islice(names, 20)) + (", ..." if len(names) > 20 else "")
     meant = f"; did you mean {close[0]!r}?" if close else ""
     return f"{meant or ';'} it is one of: {shown}" if names else "; there is none"
 
