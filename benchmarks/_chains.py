@@ -69,11 +69,9 @@ def planned(chain: Sequence[Call]) -> tuple[Plan, bool]:
     for number, call in enumerate(chain):
         arguments = {}
         for name, value in call.args.items():
-            found = known.get(value) if isinstance(value, (str, int)) else None
-            if found is not None:
-                value, picked = found
-                picks = picks or picked
-            arguments[name] = value
+            known_as, picked = known.get(value, (value, False)) if isinstance(value, (str, int)) else (value, False)
+            picks = picks or picked
+            arguments[name] = known_as
         step = plan.add(f"s{number}", call.name, arguments)
         for value, path, picked in leaves(parsed(call.result)):
             reference: Any = step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,14 +129,16 @@ def _used(plan: Plan, step: Step, index: dict[str, int]) -> tuple[set[int], list
     return used, wrong
 
 
-def references(step: Step) -> Iterator[Reference]:
+def references(step: Step) -> list[Reference]:
     """Give every reference of a step."""
+    found: list[Reference] = []
     for value in step.arguments.values():
-        yield from found_in(value)
-    for condition in step.conditions:
-        yield condition.reference
+        found += found_in(value)
+    if step.conditions:
+        found += [condition.reference for condition in step.conditions]
     if step.over is not None:
-        yield step.over
+        found.append(step.over)
+    return found
 
 
 class _Callees:

@@ -39,7 +39,11 @@ class Deciding:
         self._next_batch: list[tuple[int, int, int]] = []
         self.began: list[float | None] = [None] * len(prepared.steps)
         self.ended: list[Ended | None] = [None] * len(prepared.steps)
+        self._blocking: set[int] = set()
+        """The steps that ended so that those who need them cannot run."""
         self._workers = 0
+        self._helps = False
+        """Whether a worker was started that has not taken a call yet."""
         self._lock = threading.Lock()
         self._closed: Fault | None = None
         self._flows: list[tuple[int, int, BaseException]] = []
@@ -84,40 +88,51 @@ class Deciding:
         _, index, element = heapq.heappop(self._ready)
         return index, element
 
-    def _next(self, ended: Ended | None) -> Unit | None:
-        """Note that a step has ended, start workers for what is ready, and give the calling one its next call."""
-        others: list[Unit] = []
+    def _next(self, ended: Ended | None, *, helps: bool = False) -> Unit | None:
+        """Note that a step has ended, and give the calling worker its next call.
+
+        If there is more that could run, one other worker is started, which takes it when this one waits, and starts the next
+        before it waits itself. One for each call at once would cost as much as the rest of the plan where no call waits.
+        """
         with self._lock:
+            if helps:
+                self._helps = False
             if ended is not None:
                 self._settle(ended)
             unit = self._take()
-            while unit is not None and self._workers < self._limit and (other := self._take()) is not None:
+            more = unit is not None and not self._helps and bool(self._ready) and self._workers < self._limit
+            if more:
+                self._helps = True
                 self._workers += 1
-                others.append(other)
             if unit is None:
                 self._workers -= 1
             over = not self._workers
-        if ended is not None:
+        if ended is not None and self._options.observe is not None:
             self._tell()
-        for other in others:
-            self._crew.spawn(self.work(other))
+        if more:
+            self._crew.spawn(self._help())
         if over:
             self._crew.wake()
         return unit
 
+    async def _help(self) -> None:
+        await self.work(self._next(None, helps=True))
+
     def _tell(self) -> None:
         """Tell whoever looks; what goes wrong there is nothing to the plan."""
-        if self._options.observe is not None:
-            try:
+        try:
+            if self._options.observe is not None:
                 self._options.observe(self)
-            except Exception:
-                logger.exception("a plan could not be drawn while it runs; it goes on")
+        except Exception:
+            logger.exception("a plan could not be drawn while it runs; it goes on")
 
     def _settle(self, ended: Ended) -> None:
         index = self.prepared.index[ended.id]
         if self._closed is not None and self.ended[index] is not None:
             return  # its time was over before it ended
         self.ended[index] = ended
+        if ended.blocks:
+            self._blocking.add(index)
         if self._gate is not None and self._attempt is not None:
             asker = self._attempt.asker
             if asker is None or asker[0] == ended.id:

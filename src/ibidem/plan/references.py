@@ -199,7 +199,8 @@ def filled(value: Any, look: Callable[[Reference], Any]) -> Any:
     if kind in _PLAIN_VALUES:
         return value
     if isinstance(value, Reference):
-        return own(look(value))
+        found = look(value)
+        return found if type(found) in _PLAIN_VALUES else own(found)
     if kind is Text:
         return "".join(part if isinstance(part, str) else as_text(look(part)) for part in value.parts)
     if kind is dict:

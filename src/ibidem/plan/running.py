@@ -102,7 +102,8 @@ class Run(Deciding):
         """Run a step; None: its calls for each element are ready."""
         step = self.prepared.steps[index]
         self.began[index] = self._runtime.now() - self._zero
-        self._tell()
+        if self._options.observe is not None:
+            self._tell()
         blocked = self._blocked(index)
         if blocked is not None:
             return blocked
@@ -111,10 +112,8 @@ class Run(Deciding):
                 if not holds(condition, self._look):
                     return self._end(index, "skipped", Outcome(), calls=0)
             if step.over is None:
-                arguments = step.arguments
-                if self.prepared.data[index]:
-                    arguments = {name: filled(value, self._look) for name, value in arguments.items()}
-                outcome = await self._call(index, -1, dict(arguments))
+                arguments = {name: filled(value, self._look) for name, value in step.arguments.items()}
+                outcome = await self._call(index, -1, arguments)
                 return self._end(index, "failed" if outcome.failed else "done", outcome)
             elements = self._elements(self._look(step.over), step.over)
         except NotThere as problem:
@@ -221,16 +220,15 @@ class Run(Deciding):
     def _look(self, reference: Reference) -> Any:
         """Give what a reference means, now that its step has ended."""
         ended = self.ended[self.prepared.index[reference.source]]
-        return follow(ended.value if ended is not None else None, reference)
+        value = None if ended is None else ended.value
+        return follow(value, reference) if reference.path else value
 
     def _blocked(self, index: int) -> Ended | None:
         """End a step that cannot run because of one that it needs."""
         data, afters = self.prepared.data[index], self.prepared.afters[index]
-        if not data and not afters:
+        if self._blocking.isdisjoint(data) and self._blocking.isdisjoint(afters):
             return None
         above = [ended for other in data | afters if (ended := self.ended[other]) is not None and ended.blocks]
-        if not above:
-            return None
         above.sort(key=lambda ended: self.prepared.index[ended.id])
         name = self.prepared.steps[index].id
         failed = next((ended for ended in above if ended.state == "failed"), None)
