@@ -22,11 +22,14 @@ def run(name, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+MEASURED = ("seed.py", "cost.py", "disk.py", "failures.py", "turns.py", "plans.py")
+
+
 @pytest.fixture(scope="module")
 def reports():
     """What each benchmark writes, by name."""
     found = {}
-    for name in ("seed.py", "cost.py", "disk.py", "failures.py", "turns.py"):
+    for name in MEASURED:
         done = run(name, "--json")
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout)
@@ -38,7 +41,7 @@ def rows(report, title):
     return next(table["rows"] for table in report["tables"] if title in table["title"])
 
 
-@pytest.mark.parametrize("name", ["seed.py", "cost.py", "disk.py", "failures.py", "turns.py"])
+@pytest.mark.parametrize("name", MEASURED)
 def test_every_count_that_a_benchmark_expects_is_right(reports, name):
     counts = [each for each in reports[name]["expectations"] if each["exact"]]
     assert counts

@@ -16,7 +16,7 @@ ALLOWED = {
     "langchain": ("demo/", "langchain/middleware.py"),
     "pydantic": ("langchain/",),
     "httpx": ("demo/",),
-    "rich": ("demo/",),
+    "rich": ("demo/", "plan/drawing.py"),
     "anthropic": ("demo/",),
     "diskcache": ("stores/database.py",),
     "cryptography": ("stores/records.py",),

@@ -29,7 +29,9 @@ from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
     from ibidem.langchain.middleware import Middleware
+    from ibidem.langchain.plans import plan_tool
     from ibidem.langgraph import ToolNode
+    from ibidem.plan import Plan, PlanError, text
     from ibidem.stores.disk import Disk
 
 __version__ = "0.1.0.dev0"
@@ -57,6 +59,8 @@ __all__ = [
     "Nested",
     "Outcome",
     "Outcomes",
+    "Plan",
+    "PlanError",
     "Pure",
     "Read",
     "Report",
@@ -67,12 +71,14 @@ __all__ = [
     "ToolNode",
     "Write",
     "guard_of",
+    "plan_tool",
+    "text",
     "wrap",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a framework only for those who ask for a part of it, and SQLite only for those who keep something on the disk."""
+    """Import what only some ask for: a framework for its part, SQLite to keep something on the disk, and plans."""
     if name == "Disk":
         from ibidem.stores.disk import Disk
 
@@ -85,6 +91,14 @@ def __getattr__(name: str) -> Any:
         from ibidem.langgraph import ToolNode
 
         return ToolNode
+    if name == "plan_tool":
+        from ibidem.langchain.plans import plan_tool
+
+        return plan_tool
+    if name in ("Plan", "PlanError", "text"):
+        from ibidem import plan
+
+        return getattr(plan, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

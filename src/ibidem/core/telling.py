@@ -53,11 +53,16 @@ def told(fault: Fault, errors: Any) -> str:
 
 def as_json(fault: Fault) -> str:
     """Write a fault as the small JSON object that a model reads."""
+    return json.dumps({**as_error(fault), "note": NOTE}, ensure_ascii=False)
+
+
+def as_error(fault: Fault) -> dict[str, Any]:
+    """Give what a model reads of a fault, as a part of more."""
     error: dict[str, Any] = {"kind": fault.kind, "message": fault.message, "retryable": fault.retryable}
     if fault.retry_after is not None:
         error["retry_after_s"] = math.ceil(fault.retry_after)
     error["attempts"] = fault.attempts
-    return json.dumps({"error": error, "note": NOTE}, ensure_ascii=False)
+    return {"error": error}
 
 
 def log(tool: str, fault: Fault) -> None:

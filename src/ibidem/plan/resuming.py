@@ -1,0 +1,226 @@
+"""Resuming: a plan in a graph whose step asked a person is begun again when she has answered.
+
+LangGraph runs a task that was interrupted again from its beginning, and gives the answers of people to whoever asks first.
+In a plan, steps ask in no certain order, and what has run must not run twice. So:
+
+- Each step sees a scratchpad of its own, in which there are no answers but its own. The step whose question was shown is
+  begun first, with what it waits for and nothing else, until it has its answer.
+- What a finished step that may have changed something gave is kept, in this process, and not run again. Reads are asked
+  for again: the memo serves them if they still hold.
+- Where what had finished is not known any more, because the process is another one, what may have changed something is
+  not run: it is `maybe_executed`. Whoever was asked is asked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ibidem.core import forks
+from ibidem.core.asker import running_config
+from ibidem.core.call import Outcome
+from ibidem.core.effects import Effect, Live, Pure, Read
+from ibidem.core.equality import same
+
+_PAD, _RESUMING, _SEND = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send"
+
+TASKS = 256
+"""Tasks of graphs whose plans are kept, to be resumed."""
+
+_NEVER = 1 << 60
+"""A question number that no answer has."""
+
+Unit = tuple[str, int]
+"""A call of a plan: the step's id, and the number of the element or -1."""
+
+submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
+"""The id of the tool call by which a model submitted the plan that begins here."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of a plan that was begun in a task."""
+
+    done: dict[str, list[tuple[int, Any, Outcome]]] = field(default_factory=dict)
+    """By step: the number of the element, the arguments and the outcome of what is not run again."""
+    asker: Unit | None = None
+    """Whose question was shown last."""
+    offset: int = 0
+    """How many answers the task had when the asker began to ask."""
+    used: int = 0
+    """Answers that finished steps have had."""
+    questions: dict[Unit, Any] = field(default_factory=dict)
+    """What calls asked before they were made, to tell whether an answer is to the same question."""
+
+
+@dataclass(slots=True)
+class _Task:
+    pad: Any
+    """The scratchpad of the attempt under way: another attempt has another one."""
+    begun: Counter[Any] = field(default_factory=Counter)
+    """How many plans of each kind the attempt has begun."""
+    records: dict[Any, _Record] = field(default_factory=dict)
+
+
+class _Kept:
+    """The tasks whose plans are kept."""
+
+    def __init__(self) -> None:
+        self.tasks: OrderedDict[Any, _Task] = OrderedDict()
+        self._after_fork()
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_KEPT = _Kept()
+
+
+class Attempt:
+    """One run of a plan in a task of a graph."""
+
+    def __init__(self, config: Mapping[str, Any], pad: Any, shape: Any) -> None:
+        self._config = config
+        self._pad = pad
+        configurable = config["configurable"]
+        self._taken = 0
+        with _KEPT.lock:
+            key = (configurable.get("thread_id"), configurable.get("checkpoint_ns"))
+            task = _KEPT.tasks.setdefault(key, _Task(pad))
+            _KEPT.tasks.move_to_end(key)
+            while len(_KEPT.tasks) > TASKS:
+                _KEPT.tasks.popitem(last=False)
+            if task.pad is not pad:
+                task.pad, task.begun = pad, Counter()
+            number = task.begun[shape]
+            task.begun[shape] += 1
+            self.is_known = (shape, number) in task.records
+            self._record = task.records.setdefault((shape, number), _Record())
+        self.answers = len(pad.resume) - _asked(pad) + _is_pending(pad.get_null_resume)
+        """Answers that nobody has had yet."""
+        self.lost = self.answers > 0 and not self.is_known
+        """Whether the plan may have been begun, and what had finished is not known."""
+        if self.is_known and pad.resume:
+            configurable[_SEND]([("__resume__", list(pad.resume))])  # each attempt writes all answers, or they are gone
+
+    @classmethod
+    def here(cls, shape: Any) -> Attempt | None:
+        """Find the task that a plan runs in; None outside graphs.
+
+        Args:
+            shape: Tells plans of one task apart.
+        """
+        config = running_config()
+        pad = (config.get("configurable") or {}).get(_PAD)
+        return None if pad is None else cls(config, pad, (submitted.get(), shape))
+
+    @property
+    def asker(self) -> Unit | None:
+        """The call whose question was shown, and which is begun first."""
+        return self._record.asker
+
+    def again(self, unit: Unit, arguments: Any) -> Outcome | None:
+        """Give what a call that must not run twice has given already."""
+        for element, before, outcome in self._record.done.get(unit[0], ()):
+            if element == unit[1] and (element < 0 or same(before, arguments) is not False):
+                return outcome
+        return None
+
+    def keep(self, unit: Unit, arguments: Any, effect: Effect, outcome: Outcome) -> None:
+        """Keep what a call has given, where it must not run again."""
+        answered = unit == self._record.asker
+        if answered:
+            self._record.used += self._taken
+            self._record.asker, self._taken = None, 0
+        if isinstance(effect, (Pure, Read)) and not answered:
+            return
+        if isinstance(effect, Live) and outcome.failed:
+            return
+        self._record.done.setdefault(unit[0], []).append((unit[1], arguments, outcome))
+
+    def still_asks(self, unit: Unit, question: Any) -> bool:
+        """Note what a call asks before it is made; false: an answer that is there was given to another question."""
+        before = self._record.questions.get(unit)
+        self._record.questions[unit] = question
+        return unit != self._record.asker or same(before, question) is True
+
+    def discard(self) -> None:
+        """Note that the asker has taken an answer that was given to another question."""
+        self._record.offset += 1
+        self._record.used += 1
+        self._taken -= 1
+
+    def shown(self, unit: Unit) -> None:
+        """Note whose question leaves the plan."""
+        if unit != self._record.asker:
+            self._record.asker, self._record.offset = unit, len(self._pad.resume)
+        self._taken = 0
+
+    def finish(self) -> None:
+        """Let what the program asks after the plan have the answers after those of the plan."""
+        for _ in range(self._record.used):
+            self._pad.interrupt_counter()
+
+    @contextlib.contextmanager
+    def around(self, unit: Unit, number: int, *, hidden: bool) -> Iterator[None]:
+        """Let a call see no answers but its own.
+
+        Args:
+            unit: The call.
+            number: One of its own, the same in every attempt.
+            hidden: Whether it sees nothing of there being answers at all, so that the memo may serve it.
+        """
+        configurable = dict(self._config["configurable"])
+        counter, null = (lambda: _NEVER), (lambda consume=False: None)  # noqa: ARG005
+        if unit == self._record.asker and not self.lost:
+            numbers = itertools.count(self._record.offset)
+
+            def counter() -> int:
+                self._taken += 1
+                return next(numbers)
+
+            null = self._pad.get_null_resume
+        own: dict[str, Any] = {"interrupt_counter": counter, "get_null_resume": null}
+        if hidden:
+            own["resume"] = []
+            configurable.pop(_RESUMING, None)
+        subgraphs = itertools.count(number).__next__  # in a graph below, too, one is known by its number
+        configurable[_PAD] = replace(self._pad, subgraph_counter=subgraphs, **own)
+        variable = sys.modules["langchain_core.runnables.config"].var_child_runnable_config
+        token = variable.set({**self._config, "configurable": configurable})
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ValueError):  # closed in another context, which keeps its own value
+                variable.reset(token)
+
+
+def _asked(pad: Any) -> int:
+    """Tell how many questions a task has asked. The counter tells only by counting on, so it is put back."""
+    number: int = pad.interrupt_counter()
+    object.__setattr__(pad, "interrupt_counter", itertools.count(number).__next__)
+    return number
+
+
+def _is_pending(get_null_resume: Any) -> bool:
+    """Tell whether the answer that a resumed graph was given is still to be had.
+
+    Asking for it takes it, and looking gives it also when it has been taken: what knows is the closure of the function.
+    """
+    if get_null_resume(False) is None:
+        return False
+    cells = getattr(get_null_resume, "__closure__", None) or ()
+    held = dict(zip(get_null_resume.__code__.co_freevars, (cell.cell_contents for cell in cells), strict=True))
+    if not held.keys() >= {"null_resume_write", "parent_scratchpad", "pending_writes"}:
+        return True  # another LangGraph: nobody knows, so it may be
+    if held["null_resume_write"] is None:
+        return _is_pending(held["parent_scratchpad"].get_null_resume)
+    return any(write is held["null_resume_write"] for write in held["pending_writes"])

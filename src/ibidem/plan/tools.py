@@ -1,0 +1,173 @@
+"""The tools of a plan: how a step calls one through the guard, and what can be told of the call before it is made."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ibidem import running
+from ibidem.bound import Bound
+from ibidem.core.asker import NOBODY
+from ibidem.core.call import Outcome
+from ibidem.core.effects import UNDECLARED, Effect
+from ibidem.core.hazards import Access
+from ibidem.core.runtime import BLOCKING, Runtime
+from ibidem.guard import Guard
+from ibidem.plan.references import found_in
+from ibidem.plan.steps import name_of
+from ibidem.wrapping import _process_guard, adapt, binding_of
+
+_FILLED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Callee:
+    """A tool as the steps of one run call it.
+
+    Args:
+        target: A LangChain tool or a function, wrapped or not.
+        guard: What its calls pass; None: its own, or that of the process.
+
+    Raises:
+        TypeError: It cannot be wrapped.
+        ValueError: It passes another guard already.
+    """
+
+    def __init__(self, target: Any, guard: Guard | Bound | None) -> None:
+        if isinstance(guard, Guard):
+            guard = Bound(guard, NOBODY)
+        self.bound: Bound = guard or binding_of(target) or Bound(_process_guard(), NOBODY)
+        self.name = name_of(target)
+        self.wrapped = running._wrapped(self.bound, adapt(target, self.bound))
+        self._ask = getattr(self.wrapped, "__ibidem_ask__", None)
+        self._binding = getattr(self.wrapped, "__ibidem_binding__", None)
+        known = self._binding.tool if self._binding is not None else getattr(self.wrapped, "__ibidem_tool__", None)
+        self.tool = known
+        """As the guard knows it; None where the guard is switched off."""
+        self.effect: Effect = known.effect if known is not None else UNDECLARED
+        self._names: frozenset[str] | None = known.parameters if known is not None else None
+        self._required = self._find_required()
+        schema = getattr(target, "args_schema", None)
+        fields = getattr(schema, "model_fields", {}) if isinstance(schema, type) else {}
+        aliased = any(field.alias or field.validation_alias for field in fields.values())
+        self._schema: Any = schema if fields and not aliased else None
+        effect = self.effect
+        told = effect.also is None and not effect.fields and not any(map(callable, effect.resources))
+        self._access = Access(effect, effect.touched({})) if told else None
+        """What every call reads or changes, where that is the same for all arguments."""
+
+    @property
+    def only_awaits(self) -> bool:
+        """Whether a synchronous run cannot call it."""
+        if self._binding is not None:
+            return bool(self._binding.shape.only_awaits)
+        return inspect.iscoroutinefunction(self.wrapped)
+
+    def _find_required(self) -> frozenset[str]:
+        if self._binding is not None:
+            schema = self._binding.plain.args_schema
+            needed = schema.get("required", ()) if isinstance(schema, dict) else ()
+            return frozenset(name for name in needed if name not in self._binding.shape.injected)
+        if self.tool is None:
+            return frozenset()
+        try:
+            parameters = inspect.signature(self.wrapped).parameters.values()
+        except (TypeError, ValueError):
+            return frozenset()
+        bare = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in _FILLED]
+        return frozenset(name for name in bare if name != self.effect.idempotency_key)
+
+    async def __call__(self, arguments: dict[str, Any], runtime: Runtime) -> Outcome:
+        """Call the tool through the guard; what fails is a fault, and control flow passes."""
+        if self._ask is None or self.bound.guard.off:
+            if runtime is BLOCKING:
+                return running.run(self.bound, self.wrapped, (), arguments)
+            return await running.arun(self.bound, self.wrapped, (), arguments)
+        try:
+            asked = self._ask((), arguments, runtime)
+            return asked if isinstance(asked, Outcome) else await self.bound.guard.through(asked)
+        except Exception as problem:
+            return running._failed(problem, None)
+
+    def problems(self, arguments: Mapping[str, Any]) -> Iterable[str]:
+        """Say what is wrong with the arguments of a step, as far as that can be told before it runs."""
+        names, required = self._names, self._required
+        if names is not None and not names.issuperset(arguments):
+            for name in arguments:
+                if name not in names:
+                    yield f"{self.name} has no argument {name!r}{nearest(name, sorted(names))}"
+        if not required.issubset(arguments):
+            missing = [name for name in sorted(required) if name not in arguments]
+            yield f"{self.name} needs {', '.join(map(repr, missing))}"
+        if self._binding is not None:
+            shape = self._binding.shape
+            taken = sorted(shape.injected - {self.effect.idempotency_key})
+            if taken and not shape._mcp:
+                yield f"{self.name} takes {', '.join(taken)} from the framework, which a plan cannot give"
+        if self._schema is not None:
+            yield from self._refused(arguments)
+
+    def _refused(self, arguments: Mapping[str, Any]) -> Iterable[str]:
+        """Say what the tool's schema says of the arguments that are written down."""
+        written = {name: value for name, value in arguments.items() if not found_in(value)}
+        try:
+            self._schema.model_validate(written)
+        except Exception as problem:
+            errors = getattr(problem, "errors", None)
+            for error in errors() if callable(errors) else ():
+                name, *rest = error["loc"] or ("",)
+                if error["type"] == "missing" and not rest:
+                    wanted = name not in arguments and self._names is not None and name in self._names
+                    if wanted and name != self.effect.idempotency_key:
+                        yield f"{self.name} needs {name!r}"
+                elif name in written:
+                    where = ".".join(map(str, (name, *rest)))
+                    yield f"{self.name} refuses {where!r}: {error['msg']}"
+
+    def access(self, arguments: Mapping[str, Any]) -> Access:
+        """Say what a step will read or change; what depends on a result may be anything that fits the declaration."""
+        if self._access is not None:
+            return self._access
+        effect = self.effect
+        if effect.also is not None:
+            return Access(effect, None)
+        if not any(found_in(value) for value in arguments.values()):
+            if self._binding is not None:
+                return Access(effect, self._binding.touched(dict(arguments)))
+            return Access(effect, effect.touched(arguments))
+        if any(callable(resource) for resource in effect.resources):
+            return Access(effect, None)
+        # An argument that is left out widens a template to everything below. A LangChain tool may change its arguments in
+        # validating them, and validates all or none: there every one is left out.
+        known = {} if self._binding is not None else arguments
+        return Access(effect, effect.touched({n: v for n, v in known.items() if not found_in(v)}))
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """Say which name was probably meant, and which there are; with many names that would take too long."""
+    close = difflib.get_close_matches(name, names, 1) if len(names) <= 30 and len(name) <= 64 else []
+    shown = ", ".join(itertools.islice(names, 20)) + (", ..." if len(names) > 20 else "")
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{meant or ';'} it is one of: {shown}" if names else "; there is none"
+
+
+def by_name(tools: Any) -> dict[str, Any]:
+    """Give tools by name.
+
+    Raises:
+        TypeError: Something that is no tool, or two tools of one name.
+    """
+    if tools is None:
+        return {}
+    if isinstance(tools, Mapping):
+        return dict(tools)
+    found: dict[str, Any] = {}
+    for tool in tools if isinstance(tools, Iterable) and not isinstance(tools, str) else [tools]:
+        if isinstance(tool, str) or not (callable(tool) or hasattr(tool, "invoke")):
+            raise TypeError(f"tools= are LangChain tools or functions, not {tool!r}")
+        if name_of(tool) in found:
+            raise TypeError(f"two tools are called {name_of(tool)!r}")
+        found[name_of(tool)] = tool
+    return found
