@@ -9,6 +9,7 @@ replayed, nobody gets another user's data.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ibidem.bound import Bound
@@ -27,6 +28,7 @@ from ibidem.stores.protocol import Entry, Store
 from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
+    from ibidem import anthropic
     from ibidem.langgraph import ToolNode
     from ibidem.stores.disk import Disk
 
@@ -62,13 +64,16 @@ __all__ = [
     "Summary",
     "ToolNode",
     "Write",
+    "anthropic",
     "guard_of",
     "wrap",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import LangGraph only for those who ask for its node, and SQLite only for those who keep something on the disk."""
+    """Import what not everybody needs for those who ask for it: LangGraph, SQLite, the loops of the Anthropic SDK."""
+    if name == "anthropic":
+        return importlib.import_module("ibidem.anthropic")
     if name == "Disk":
         from ibidem.stores.disk import Disk
 

@@ -1,6 +1,9 @@
 """What the tests of the Anthropic adapter share: clients of the fake server, and running the same thing both ways."""
 
 import anthropic
+from anthropic.types.beta import BetaMessage
+
+from ibidem.testing import Reply
 
 ASK = {"model": "claude-test", "max_tokens": 1000, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -12,3 +15,14 @@ def client(server):
 
 def aclient(server):
     return anthropic.AsyncAnthropic(api_key="of the tests", base_url=server.url, max_retries=0)
+
+
+def message(*blocks, stop_reason="tool_use"):
+    """A message of the model as the SDK gives it."""
+    reply = Reply(blocks, stop_reason=stop_reason).named(1)
+    if not any(block["type"] == "tool_use" for block in blocks):
+        stop_reason = "end_turn"
+    return BetaMessage.model_validate({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test", "content": reply.blocks,
+        "stop_reason": stop_reason, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1},
+    })  # fmt: skip

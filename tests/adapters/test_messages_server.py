@@ -5,6 +5,7 @@ import asyncio
 import anthropic
 import pytest
 from anthropic_kit import ASK, aclient, client
+
 from ibidem.testing import MessagesServer, Reply, broken_rules, server_use, text, use
 
 USES = Reply([text("Let me look."), use("get", {"key": "é" * 30, "n": 1}), use("list", {})])
