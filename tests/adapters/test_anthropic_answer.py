@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import json
 import threading
 import time
@@ -237,7 +237,7 @@ def test_arguments_that_do_not_fit_never_reach_the_tool(way):
 def test_arguments_are_a_key_as_the_tool_gets_them(way):
     log = Counter()
 
-    def get(day: datetime.date, n: int = 1) -> str:
+    def get(day: dt.date, n: int = 1) -> str:
         log(day, n)
         return day.isoformat()
 
@@ -245,7 +245,7 @@ def test_arguments_are_a_key_as_the_tool_gets_them(way):
     guard = Guard(reads=["get"])
     for each in said:
         assert contents(answered(way, message(each), [get], guard)) == ["2026-01-02"]
-    assert log.runs == [(datetime.date(2026, 1, 2), 1)]
+    assert log.runs == [(dt.date(2026, 1, 2), 1)]
 
 
 def every_kind():

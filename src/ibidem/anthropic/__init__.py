@@ -1,7 +1,7 @@
 """The adapter for the Anthropic SDK: tool loops written by hand, the SDK's runner, and answers that still stream."""
 
 from ibidem.anthropic.answering import aanswer, answer
+from ibidem.anthropic.runner import adapt, runner
 from ibidem.anthropic.tools import tools_for
-from ibidem.anthropic.twin import adapt
 
-__all__ = ["aanswer", "adapt", "answer", "tools_for"]
+__all__ = ["aanswer", "adapt", "answer", "runner", "tools_for"]

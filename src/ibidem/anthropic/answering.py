@@ -35,14 +35,14 @@ def answer(message: Any, tools: Tools, guard: Guard | Bound) -> dict[str, Any] |
         TypeError: A tool only awaits: use `aanswer`.
         Exception: What a tool raised, under `Guard(errors="raise")`, after all calls have ended.
     """
-    desk = Desk(tools, guard, awaits=False)
+    desk = Desk(tools, guard, awaits=False).reviewed()
     blocks, calls = _planned(desk, message)
     return written(desk.bound, blocks, calls, run_all(desk.bound, calls))
 
 
 async def aanswer(message: Any, tools: Tools, guard: Guard | Bound) -> dict[str, Any] | None:
     """Do the same on an event loop; synchronous tools run in threads."""
-    desk = Desk(tools, guard, awaits=True)
+    desk = Desk(tools, guard, awaits=True).reviewed()
     blocks, calls = _planned(desk, message)
     return written(desk.bound, blocks, calls, await arun_all(desk.bound, calls))
 

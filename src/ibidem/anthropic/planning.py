@@ -39,8 +39,13 @@ class Desk:
                 key: None if self.bound.guard.off or is_plain(tool) else wrapping.adapt(tool, self.bound)
                 for key, tool in self.tools.items()
             }
+        self._found = found
+
+    def reviewed(self) -> Desk:
+        """Warn of declarations without a tool, and of tools without any declaration."""
         if not self.bound.guard.off:
-            self.bound.guard.toolbox.review(found)
+            self.bound.guard.toolbox.review(self._found)
+        return self
 
     def plan(self, block: Any, arguments: Any) -> Planned | None:
         """Plan the call that a block asks for; None: it is not ours to answer.
