@@ -1,9 +1,13 @@
 """What the tests of the Anthropic adapter share: clients of the fake server, and running the same thing both ways."""
 
+import os
+
 import anthropic
 from anthropic.types.beta import BetaMessage
 
 from ibidem.testing import Reply
+
+SOAK = bool(os.environ.get("IBIDEM_SOAK"))
 
 ASK = {"model": "claude-test", "max_tokens": 1000, "messages": [{"role": "user", "content": "hello"}]}
 

@@ -2,6 +2,7 @@
 
 from ibidem.anthropic.answering import aanswer, answer
 from ibidem.anthropic.runner import adapt, runner
+from ibidem.anthropic.streaming import AsyncStream, Stream, stream
 from ibidem.anthropic.tools import tools_for
 
-__all__ = ["aanswer", "adapt", "answer", "runner", "tools_for"]
+__all__ = ["AsyncStream", "Stream", "aanswer", "adapt", "answer", "runner", "stream", "tools_for"]

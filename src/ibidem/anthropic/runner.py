@@ -47,7 +47,8 @@ def runner(tool_runner: T, guard: Guard | Bound) -> T:
     """
     if not isinstance(tool_runner, sdk.BaseToolRunner):
         raise TypeError(f"{tool_runner!r} is no runner: give client.beta.messages.tool_runner(...)")
-    return _guarded(tool_runner, guard.here())  # type: ignore[return-value]
+    guarded: T = _guarded(tool_runner, guard.here())
+    return guarded
 
 
 def adapt(target: Any, bound: Bound, effect: Effect | None = None) -> Any:

@@ -172,9 +172,8 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
         def _stream(self, name: str, reply: Reply, model: str) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-            self.send_header("Connection", "close")
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            self.close_connection = True
             self._event("message_start", {"message": _message(name, model, [], None)})
             self._event("ping", {})
             for wait, event, data in reply.events():
@@ -182,13 +181,18 @@ def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
                 self._event(event, data)
             if reply.breaks and reply.end == "error":
                 self._event("error", {"error": {"type": "overloaded_error", "message": "Overloaded"}})
+            if reply.breaks and reply.end == "drop":
+                self.close_connection = True  # without the chunk that ends a reply
+            else:
+                self.wfile.write(b"0\r\n\r\n")
 
         def _event(self, name: str, data: Mapping[str, Any]) -> None:
             said = json.dumps({"type": name, **data}, ensure_ascii=False)
             written = f"event: {name}\ndata: {said}\n\n".encode()
             step = server.wire or len(written)
             for start in range(0, len(written), step):
-                self.wfile.write(written[start : start + step])
+                piece = written[start : start + step]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 self.wfile.flush()
 
         def handle(self) -> None:
