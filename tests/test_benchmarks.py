@@ -26,7 +26,7 @@ def run(name, *options):
 def reports():
     """What each benchmark writes, by name."""
     found = {}
-    for name in ("seed.py", "cost.py", "disk.py", "failures.py"):
+    for name in ("seed.py", "cost.py", "disk.py", "failures.py", "anthropic_loops.py"):
         done = run(name, "--json")
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout)
@@ -38,7 +38,7 @@ def rows(report, title):
     return next(table["rows"] for table in report["tables"] if title in table["title"])
 
 
-@pytest.mark.parametrize("name", ["seed.py", "cost.py", "disk.py", "failures.py"])
+@pytest.mark.parametrize("name", ["seed.py", "cost.py", "disk.py", "failures.py", "anthropic_loops.py"])
 def test_every_count_that_a_benchmark_expects_is_right(reports, name):
     counts = [each for each in reports[name]["expectations"] if each["exact"]]
     assert counts
