@@ -196,7 +196,7 @@ def streams(report: Report, rounds: int, seconds: float, *, runner: asyncio.Runn
                 runner_results(stream, tool)
                 return time.perf_counter() - ended
 
-            def subject(name: str, run: Callable[..., Any], number: int) -> Callable[[], Sample]:
+            def subject(run: Callable[..., Any], number: int) -> Callable[[], Sample]:
                 gauge = Gauge(seconds)
                 tool = gauge.tools()[number]
 
@@ -208,9 +208,9 @@ def streams(report: Report, rounds: int, seconds: float, *, runner: asyncio.Runn
                 return sample
 
             subjects = {
-                f"SDK, after the stream ({said})": subject("late", late, 0),
-                f"ibidem.anthropic.stream, sync ({said})": subject("early", early, 0),
-                f"ibidem.anthropic.stream, async ({said})": subject("aearly", aearly, 1),
+                f"SDK, after the stream ({said})": subject(late, 0),
+                f"ibidem.anthropic.stream, sync ({said})": subject(early, 0),
+                f"ibidem.anthropic.stream, async ({said})": subject(aearly, 1),
             }
             results = interleave(subjects, rounds, warmup=0)
             runner.run(aclient.close())
