@@ -26,7 +26,8 @@ def message(*blocks, stop_reason="tool_use"):
     reply = Reply(blocks, stop_reason=stop_reason).named(1)
     if not any(block["type"] == "tool_use" for block in blocks):
         stop_reason = "end_turn"
-    return BetaMessage.model_validate({
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test", "content": reply.blocks,
-        "stop_reason": stop_reason, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1},
-    })  # fmt: skip
+    # As the SDK reads replies: what a version does not know is kept, not refused.
+    return BetaMessage.construct(
+        id="msg_1", type="message", role="assistant", model="claude-test", content=reply.blocks, stop_reason=stop_reason,
+        stop_sequence=None, usage={"input_tokens": 1, "output_tokens": 1},
+    )  # fmt: skip

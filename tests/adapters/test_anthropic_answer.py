@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import inspect
 import json
 import threading
 import time
@@ -452,6 +453,9 @@ def test_what_a_tool_says_beside_its_schema_is_kept():
     @tool(extras={"cache_control": {"type": "ephemeral"}, "input_examples": [{"key": "a"}]})
     def of_langchain(key: str) -> str:
         """Of LangChain."""
+
+    if "strict" not in inspect.signature(beta_tool).parameters:
+        pytest.skip("this SDK's tools say nothing beside their schema")
 
     @beta_tool(strict=True, name="renamed", input_examples=[{"key": "b"}])
     def of_the_sdk(key: str) -> str:
