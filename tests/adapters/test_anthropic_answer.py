@@ -18,6 +18,8 @@ from langchain_core.tools import ToolException, tool
 import ibidem
 from ibidem import Guard, IbidemWarning, Live, Read, Write
 from ibidem.anthropic import aanswer, answer, tools_for
+from ibidem.anthropic.planning import Desk
+from ibidem.anthropic.turns import ThreadTurn
 from ibidem.testing import MessagesServer, Reply, server_use, text, use
 
 LONG = 20
@@ -444,6 +446,10 @@ def test_the_text_by_which_a_write_is_known_again_is_filled_in_and_shown_to_no_m
     assert len(set(seen)) == 1 and len(seen) == 3  # one call, as its id and its arguments say, tried three times in all
     answered(way, message(use("pay", {"amount": 1}, id="another")), [pay], here)
     assert len(set(seen)) == 2
+    later = message(use("pay", {"amount": 1}))
+    later.id = "msg_2"
+    answered(way, later, [pay], here)  # whose calls are counted from the start in each message
+    assert len(set(seen)) == 3
     schema = tools_for([pay], guard)[0]["input_schema"]
     assert "token" not in schema["properties"] and "token" not in schema["required"]
     assert "token" in tools_for([pay])[0]["input_schema"]["properties"]
@@ -582,3 +588,50 @@ def test_cancelling_cancels_what_still_runs():
 
     asyncio.run(main())
     assert sorted(ended) == ["a", "b"]
+
+
+def test_what_has_not_begun_when_its_caller_is_gone_never_begins():
+    """Ctrl-C while a read runs: the write that waits for it is not made behind the back of whoever pressed it."""
+    began, let, log = threading.Event(), threading.Event(), Counter()
+
+    def get(key: str) -> str:
+        began.set()
+        assert let.wait(LONG)
+        return key
+
+    def put(key: str) -> str:
+        log(key)
+        return key
+
+    guard = Guard({"get": Read("key:{key}"), "put": Write("key:{key}")})
+    desk = Desk([get, put], guard, awaits=False)
+    turn = ThreadTurn(desk.bound)
+    places = [turn.add(desk.plan(use(name, {"key": "a"}), {"key": "a"}, None)) for name in ("get", "put")]
+    for place in places:
+        turn.start(place)
+    assert began.wait(LONG)
+    turn.stop()
+    let.set()
+    while not turn._slots[0].ended:
+        time.sleep(0.001)
+    assert not turn._slots[1].ended and len(log) == 0
+
+
+@BOTH
+def test_control_flow_passes_and_what_waited_for_it_never_begins_r18(way):
+    class Stop(BaseException):
+        pass
+
+    log = Counter()
+
+    def put(key: str) -> str:
+        if key == "stop":
+            raise Stop
+        log(key)
+        return key
+
+    guard = Guard({"put": Write("key"), "get": Read("other")})
+    said = message(use("get"), use("put", {"key": "stop"}), use("put", {"key": "a"}))
+    with pytest.raises(Stop):
+        answered(way, said, {"put": put, "get": lambda: "x"}, guard)
+    assert len(log) == 0

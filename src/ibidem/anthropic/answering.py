@@ -48,7 +48,7 @@ async def aanswer(message: Any, tools: Tools, guard: Guard | Bound) -> dict[str,
 
 
 def _planned(desk: Desk, message: Any) -> tuple[list[Any], list[Planned]]:
-    planned = [(block, desk.plan(block, of(block, "input"))) for block in uses(message)]
+    planned = [(block, desk.plan(block, of(block, "input"), of(message, "id"))) for block in uses(message)]
     ours = [(block, call) for block, call in planned if call is not None]
     return [block for block, _ in ours], [call for _, call in ours]
 

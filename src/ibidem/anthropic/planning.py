@@ -47,12 +47,13 @@ class Desk:
             self.bound.guard.toolbox.review(self._found)
         return self
 
-    def plan(self, block: Any, arguments: Any) -> Planned | None:
+    def plan(self, block: Any, arguments: Any, message: str | None) -> Planned | None:
         """Plan the call that a block asks for; None: it is not ours to answer.
 
         Args:
             block: A `tool_use`.
             arguments: Its input, complete; anything but a dictionary is refused.
+            message: The id of its message, if it has one.
         """
         name, family = str(of(block, "name")), of(block, "toolset_name")
         key: Key = name if family is None else (family, name)
@@ -72,18 +73,27 @@ class Desk:
             call = {"type": "tool_call", "id": of(block, "id"), "name": name, "args": dict(arguments)}
             touched, asked = wrapped.__ibidem_binding__.touched, call
         else:
-            touched, asked = wrapped.__ibidem_touched__, self._filled(known.effect.idempotency_key, block, arguments)
+            touched, asked = (
+                wrapped.__ibidem_touched__,
+                self._filled(known.effect.idempotency_key, block, arguments, message),
+            )
         if not known.effect.declared:
             return Planned(name, wrapped, asked, BARRIER, family)
         resources = touched(arguments if is_langchain(tool) else asked)
         return Planned(name, wrapped, asked, Access(known.effect, resources), family)
 
-    def _filled(self, name: str | None, block: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Fill in the text by which the other side knows the call again, where the tool takes one."""
+    def _filled(
+        self, name: str | None, block: Any, arguments: Mapping[str, Any], message: str | None
+    ) -> dict[str, Any]:
+        """Fill in the text by which the other side knows the call again, where the tool takes one.
+
+        A gateway in front of another model may count its calls anew in each message, so the message is part of it.
+        """
         if name is None:
             return dict(arguments)
         own = {each: value for each, value in arguments.items() if each != name}
-        text = idempotency_key(of(block, "name"), own, of(block, "id"), self.bound.given, running_config())
+        call = f"{message or ''}/{of(block, 'id')}"
+        text = idempotency_key(of(block, "name"), own, call, self.bound.given, running_config())
         return {**own, name: text}
 
     def _check(self, tool: Any, wrapped: Any) -> None:

@@ -143,7 +143,7 @@ def _planned(runner: Any, message: Any, *, awaits: bool) -> tuple[list[Any], lis
     made = {*runner._ibidem_done[1], *getattr(getattr(runner, "_eager_tool_calls", None), "results", ())}
     desk = Desk({name: tool for name, tool in tools.items() if name in names}, runner.__ibidem__, awaits=awaits)
     blocks = [block for block in uses(message) if block.id not in made]
-    planned = [(block, desk.plan(block, block.input)) for block in blocks]
+    planned = [(block, desk.plan(block, block.input, of(message, "id"))) for block in blocks]
     ours = [(block, call) for block, call in planned if call is not None and call.guarded and call.refused is None]
     return [block for block, _ in ours], [call for _, call in ours]
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from ibidem.anthropic.answering import written
+from ibidem.anthropic.blocks import of
 from ibidem.anthropic.certainty import Certainty, Level, Written
 from ibidem.anthropic.planning import Desk
 from ibidem.anthropic.tools import Tools, tools_for
@@ -66,17 +67,20 @@ class _Early(Generic[T]):
         self.certainty = Certainty()
         self._places: dict[int, int | None] = {}
         """Of each call that was planned, by its id as an object: its place in the turn; None: it is not ours."""
+        self._message: str | None = None
         self.blocks: list[Any] = []
         self.calls: list[Planned] = []
 
     def take(self, event: Any) -> None:
         """Look at an event, and begin what it makes certain."""
+        if of(event, "type") == "message_start":
+            self._message = of(event.message, "id")
         for call, level in self.certainty.follow(event):
             self._certain(call, level)
 
     def _certain(self, call: Written, level: Level) -> None:
         if id(call) not in self._places:
-            planned = self.desk.plan(call.block, call.arguments(complete=level != "parsed"))
+            planned = self.desk.plan(call.block, call.arguments(complete=level != "parsed"), self._message)
             place = None if planned is None else self.turn.add(planned)
             self._places[id(call)] = place
             if planned is not None:
@@ -124,6 +128,8 @@ class Stream(_Shown):
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, at: TracebackType | None
     ) -> None:
+        if kind is not None or not self._early.certainty.asked:
+            self._early.turn.stop()
         self._manager.__exit__(kind, problem, at)
 
     def __iter__(self) -> Iterator[Any]:
@@ -169,7 +175,7 @@ class AsyncStream(_Shown):
         self, kind: type[BaseException] | None, problem: BaseException | None, at: TracebackType | None
     ) -> None:
         if kind is not None or not self._early.certainty.asked:
-            self._early.turn.cancel()
+            self._early.turn.stop()
         await self._manager.__aexit__(kind, problem, at)
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -183,12 +189,12 @@ class AsyncStream(_Shown):
         await self._stream.until_done()
         early = self._early
         if not early.certainty.asked:
-            early.turn.cancel()
+            early.turn.stop()
             return None
         try:
             outcomes = await early.turn.wait()
         except BaseException:
-            early.turn.cancel()
+            early.turn.stop()
             raise
         return written(early.desk.bound, early.blocks, early.calls, outcomes)
 

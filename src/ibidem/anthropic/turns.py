@@ -90,9 +90,12 @@ def run_all(bound: Bound, calls: Sequence[Planned]) -> list[Outcome]:
     if _is_free(calls):
         return list(running.gather(bound, [(call.target, call.arguments) for call in calls]))
     turn = ThreadTurn(bound)
-    for call in calls:
-        turn.start(turn.add(call))
-    return turn.wait()
+    try:
+        for call in calls:
+            turn.start(turn.add(call))
+        return turn.wait()
+    finally:
+        turn.stop()
 
 
 async def arun_all(bound: Bound, calls: Sequence[Planned]) -> list[Outcome]:
@@ -107,7 +110,7 @@ async def arun_all(bound: Bound, calls: Sequence[Planned]) -> list[Outcome]:
             turn.start(turn.add(call))
         return await turn.wait()
     finally:
-        turn.cancel()
+        turn.stop()
 
 
 def _is_chain(calls: Sequence[Planned]) -> bool:
@@ -139,6 +142,7 @@ class Turn(ABC):
         self.bound = bound
         self._slots: list[_Slot] = []
         self._lock = threading.Lock()
+        self._stopped = False
 
     def add(self, planned: Planned) -> int:
         """Take the next call of the message; it begins when it is started, and those it waits for have ended."""
@@ -153,17 +157,14 @@ class Turn(ABC):
         with self._lock:
             slot = self._slots[place]
             already, slot.wanted = slot.wanted, True
-            ready = not already and not slot.ended and not slot.before
+            ready = not already and not slot.ended and not slot.before and not self._stopped
         if ready:
             self._go(place, slot)
 
-    def started(self, place: int) -> bool:
-        """Whether a call was started."""
-        return self._slots[place].wanted
-
-    def drop(self, place: int) -> None:
-        """Say of a call that was not started that it never will be: nobody need wait for it."""
-        self._end(place)
+    def stop(self) -> None:
+        """Let nothing begin any more: whoever asked for it is gone, or has what there is."""
+        with self._lock:
+            self._stopped = True
 
     def _end(self, place: int) -> None:
         ready, ended = [], [place]
@@ -178,7 +179,7 @@ class Turn(ABC):
                     if own.error is not None:
                         slot.error = own.error  # what it waited for did not end as calls do: it never begins
                         ended.append(n)
-                    elif slot.wanted and not slot.before and not slot.ended:
+                    elif slot.wanted and not slot.before and not slot.ended and not self._stopped:
                         ready.append((n, slot))
         for n, slot in ready:
             self._go(n, slot)
@@ -236,8 +237,9 @@ class LoopTurn(Turn):
             done += 1
         return self._outcomes()
 
-    def cancel(self) -> None:
-        """Cancel what still runs: whoever asked for it is gone."""
+    def stop(self) -> None:
+        """Let nothing begin any more, and cancel what still runs."""
+        super().stop()
         for task in self._tasks:
             task.cancel()
 
