@@ -22,7 +22,7 @@ def run(name, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-MEASURED = ("seed.py", "cost.py", "disk.py", "failures.py", "turns.py", "plans.py")
+MEASURED = ("seed.py", "cost.py", "disk.py", "failures.py", "turns.py", "plans.py", "anthropic_loops.py")
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ ALLOWED = {
     "langchain_core": ("langchain/", "langgraph/", "demo/"),
     "langgraph": ("langgraph/", "demo/", "langchain/middleware.py"),
     "langchain": ("demo/", "langchain/middleware.py"),
-    "pydantic": ("langchain/",),
+    "pydantic": ("langchain/", "anthropic/"),
     "httpx": ("demo/",),
     "rich": ("demo/", "plan/drawing.py"),
-    "anthropic": ("demo/",),
+    "anthropic": ("anthropic/", "demo/"),
     "diskcache": ("stores/database.py",),
     "cryptography": ("stores/records.py",),
     "sqlite3": ("stores/database.py", "stores/reader.py", "demo/"),
@@ -49,7 +49,7 @@ def test_the_core_imports_no_adapter(file):
     place = str(file.relative_to(SOURCE))
     if place.startswith(("core/", "layers/", "stores/", "report/")):
         for module in imports(file):
-            for adapter in ("langchain", "langgraph", "functions", "wrapping", "guard", "toolbox"):
+            for adapter in ("langchain", "langgraph", "anthropic", "functions", "wrapping", "guard", "toolbox"):
                 assert not module.startswith(f"ibidem.{adapter}"), f"{place} imports {module}"
 
 

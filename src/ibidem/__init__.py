@@ -9,6 +9,7 @@ replayed, nobody gets another user's data.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ibidem.bound import Bound
@@ -28,6 +29,7 @@ from ibidem.stores.protocol import Entry, Store
 from ibidem.wrapping import guard_of, wrap
 
 if TYPE_CHECKING:
+    from ibidem import anthropic
     from ibidem.langchain.middleware import Middleware
     from ibidem.langchain.plans import plan_tool
     from ibidem.langgraph import ToolNode
@@ -70,6 +72,7 @@ __all__ = [
     "Summary",
     "ToolNode",
     "Write",
+    "anthropic",
     "guard_of",
     "plan_tool",
     "text",
@@ -77,28 +80,24 @@ __all__ = [
 ]
 
 
+_LATER = {
+    "Disk": "stores.disk",
+    "Middleware": "langchain.middleware",
+    "Plan": "plan",
+    "PlanError": "plan",
+    "ToolNode": "langgraph",
+    "plan_tool": "langchain.plans",
+    "text": "plan",
+}
+"""Where the names are that are imported only for those who ask for them: they take a framework, SQLite, or more time."""
+
+
 def __getattr__(name: str) -> Any:
-    """Import what only some ask for: a framework for its part, SQLite to keep something on the disk, and plans."""
-    if name == "Disk":
-        from ibidem.stores.disk import Disk
-
-        return Disk
-    if name == "Middleware":
-        from ibidem.langchain.middleware import Middleware
-
-        return Middleware
-    if name == "ToolNode":
-        from ibidem.langgraph import ToolNode
-
-        return ToolNode
-    if name == "plan_tool":
-        from ibidem.langchain.plans import plan_tool
-
-        return plan_tool
-    if name in ("Plan", "PlanError", "text"):
-        from ibidem import plan
-
-        return getattr(plan, name)
+    """Import what not everybody needs for those who ask for it."""
+    if name == "anthropic":
+        return importlib.import_module("ibidem.anthropic")
+    if name in _LATER:
+        return getattr(importlib.import_module(f"ibidem.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -22,8 +22,16 @@ from ibidem.wrapping import binding_of
 _ORDINARY = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def adapt(function: Callable[..., Any], bound: Bound, effect: Effect | None = None) -> Callable[..., Any]:
+def adapt(
+    function: Callable[..., Any], bound: Bound, effect: Effect | None = None, *, name: str | None = None
+) -> Callable[..., Any]:
     """Wrap a function or a bound method; a wrapped one is answered as it is.
+
+    Args:
+        function: What is wrapped.
+        bound: What its calls pass.
+        effect: What it does to the world, where it was not declared by name.
+        name: Of the tool that it is the body of, where that has another.
 
     Raises:
         TypeError: A generator: its results are consumed as they come, and cannot be given twice.
@@ -39,7 +47,7 @@ def adapt(function: Callable[..., Any], bound: Bound, effect: Effect | None = No
         function = function.__wrapped__  # type: ignore[attr-defined]
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{function!r} is a generator: wrap a function that returns a list of what it yields")
-    return _wrapped(function, bound, effect)
+    return _wrapped(function, bound, effect, name)
 
 
 def another_guard(target: Any) -> ValueError:
@@ -51,13 +59,13 @@ def another_guard(target: Any) -> ValueError:
     )
 
 
-def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None) -> Callable[..., Any]:
+def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None, name: str | None) -> Callable[..., Any]:
     guard, given = bound.guard, bound.given
     arguments_of = Arguments(function)
     effect = effect if effect is not None else decorated_effect(function)
     tool = guard.toolbox.declare(
         Tool(
-            name=getattr(function, "__name__", type(function).__name__),
+            name=name if name is not None else getattr(function, "__name__", type(function).__name__),
             effect=UNDECLARED,
             origin="",
             identify=Identity(function),

@@ -19,6 +19,17 @@ T = TypeVar("T")
 
 _default: list[Guard] = []
 
+_OF_ANTHROPIC = {
+    ("anthropic", name)
+    for name in (
+        "BaseFunctionTool",
+        "BetaBuiltinFunctionTool",
+        "BetaAsyncBuiltinFunctionTool",
+        "BaseRunnableToolset",
+        "BaseToolRunner",
+    )
+}
+
 
 def wrap(target: T, guard: Guard | Bound | Effect | None = None, /, **options: Any) -> T:
     """Let every call of a tool, a node, a graph or a function pass a guard.
@@ -26,8 +37,8 @@ def wrap(target: T, guard: Guard | Bound | Effect | None = None, /, **options: A
     Yours stays as it is: the answer is a new value of the same type.
 
     Args:
-        target: A LangChain tool, a list or dict of tools, a LangGraph `ToolNode` or compiled graph, or a plain function
-            or method, sync or async.
+        target: A LangChain tool, a list or dict of tools, a LangGraph `ToolNode` or compiled graph, a tool or a tool
+            runner of the Anthropic SDK, or a plain function or method, sync or async.
         guard: A guard, a bound guard, or for a function or tool simply its effect; those share one guard of the
             process. None: a new guard is made of the options.
         **options: Of `Guard`; not together with a guard.
@@ -79,6 +90,10 @@ def adapt(target: Any, bound: Bound, effect: Effect | None = None) -> Any:
         from ibidem import langchain
 
         return langchain.adapt(target, bound, effect)
+    if origins & _OF_ANTHROPIC:
+        from ibidem import anthropic
+
+        return anthropic.adapt(target, bound, effect)
     if ("langgraph", "StateGraph") in origins:
         raise TypeError("this graph is not compiled yet: ibidem.wrap(builder.compile(...))")
     if ("langchain_core", "Runnable") in origins:
