@@ -126,14 +126,14 @@ async def arun(bound: Bound, target: Any, args: tuple[Any, ...], kwargs: dict[st
 def gather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
     """Run several calls at a time, in threads."""
     asked = [_asked(bound, each) for each in calls]
-    outcomes = run_turn([Step(_place(call), functools.partial(run, bound, *call)) for call in asked])
+    outcomes = run_turn([Step(asked_of(*call), functools.partial(run, bound, *call)) for call in asked])
     return Outcomes([_name(target) for target, _, _ in asked], outcomes)
 
 
 async def agather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
     """Run several calls at a time, on an event loop."""
     asked = [_asked(bound, each) for each in calls]
-    outcomes = await arun_turn([Step(_place(call), functools.partial(arun, bound, *call)) for call in asked])
+    outcomes = await arun_turn([Step(asked_of(*call), functools.partial(arun, bound, *call)) for call in asked])
     return Outcomes([_name(target) for target, _, _ in asked], outcomes)
 
 
@@ -208,16 +208,16 @@ def _in_places(steps: Sequence[Step]) -> Iterator[Callable[[], Any]]:
     yield from (functools.partial(one, step, place) for step, place in zip(steps, turn.places, strict=True))
 
 
-def _place(call: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> Asked:
-    """Say what a call will do to what."""
-    target, args, kwargs = call
+def asked_of(target: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Asked:
+    """Say what a call of a wrapped tool or function will do to what, for its `Step`."""
+    given = dict(kwargs or {})
     asked = getattr(target, "__ibidem_asked__", None)
     if asked is not None:
-        return asked(args, kwargs)  # type: ignore[no-any-return]
+        return asked(args, given)  # type: ignore[no-any-return]
     binding = getattr(target, "__ibidem_binding__", None)
     if binding is None:  # the guard is off
         return Asked(_name(target), None, None, Access(UNDECLARED, None))
-    return binding.asked(_input(args, kwargs))  # type: ignore[no-any-return]
+    return binding.asked(_input(args, given))  # type: ignore[no-any-return]
 
 
 async def _plainly(target: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:

@@ -38,7 +38,8 @@ def make(name: str | None, guard: str) -> Way:
     if name is None:
         return Way()
     way = Through(guard)
-    {"node": way.replace_node, "wrapped": way.wrap_node, "graph": way.wrap_graphs, "tools": way.wrap_tools}[name]()
+    ways = {"node": way.replace_node, "wrapped": way.wrap_node, "graph": way.wrap_graphs, "tools": way.wrap_tools}
+    {**ways, "middleware": way.add_middleware}[name]()
     return way
 
 
@@ -147,6 +148,23 @@ class Through(Way):
             return self.wrap(made(*args, **options))
 
         return make
+
+    def add_middleware(self) -> None:
+        """Add our middleware to every agent that has any, last in the list: the others see calls first, as without it."""
+        from langchain import agents
+        from langchain.agents import factory
+
+        import ibidem
+
+        create = factory.create_agent
+
+        @functools.wraps(create)
+        def make(*args: Any, middleware: Any = (), **options: Any) -> Any:
+            self.wrapped += 1
+            return create(*args, middleware=[*middleware, ibidem.Middleware(self.guard)], **options)
+
+        for module in (agents, factory):
+            module.create_agent = make  # type: ignore[attr-defined]
 
     def wrap_tools(self) -> None:
         """Wrap every tool as its constructor returns it, whatever made it: so nobody ever holds the original.

@@ -71,7 +71,8 @@ class Run:
         """Return the environment of the tests: nothing that switches ibidem, pytest or tracing from outside."""
         foreign = ("IBIDEM", "PYTEST", "LANGCHAIN", "LANGSMITH", "LANGGRAPH")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        return {**kept, **self.suite.environment, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
+        paths = os.pathsep.join([str(HERE), str(PROJECT / "src")])  # what is tested is what stands here
+        return {**kept, **self.suite.environment, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class NotRunError(Exception):

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 UNUSED = {
+    "fastmcp",
     "langgraph-cli",
     "py-spy",
     "pyperf",

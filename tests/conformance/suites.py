@@ -18,6 +18,7 @@ WAYS: Final = {
     "wrapped": "every ToolNode wrapped as an instance, every compiled graph wrapped",
     "graph": "every compiled graph wrapped, nothing else",
     "tools": "every tool wrapped as it is made",
+    "middleware": "ibidem.Middleware added to every agent",
 }
 
 
@@ -57,6 +58,9 @@ class Suite:
     always: bool = True
     """Whether it runs without being named."""
 
+
+_NODE = "an agent without tools has a node for them"
+_UNKNOWN = "tools that a middleware could bring are not refused beforehand"
 
 SUITES: Final = (
     Suite(
@@ -107,6 +111,33 @@ SUITES: Final = (
         at_least=200,
         reached={"node": 10, "graph": 10},
         environment={"NO_DOCKER": "true"},  # upstream's own switch for: no postgres, no redis
+    ),
+    Suite(
+        name="agents",
+        distribution="langchain",
+        files=(
+            "tests/unit_tests/agents/middleware/core/test_*.py",
+            "tests/unit_tests/agents/middleware/implementations/test_*.py",
+            "tests/unit_tests/agents/test_*.py",
+        ),
+        ways={"middleware": FIRST},
+        at_least=1000,
+        reached={"middleware": 150},
+        exempt=tuple(
+            Exempt(
+                test=f"tests/unit_tests/agents/middleware/core/{test}",
+                reason="so with any middleware that has wrap_tool_call, one that only hands on too: " + why,
+                says=says,
+                guards=ALL,
+            )
+            for test, why, says in (
+                ("test_decorators.py::test_async_middleware_with_can_jump_to_graph_snapshot", _NODE, "tools(tools)"),
+                ("test_diagram.py::test_create_agent_diagram", _NODE, "tools(tools)"),
+                ("test_framework.py::test_jump_to_is_ephemeral", _NODE, "'jump_to' not in"),
+                ("test_dynamic_tools.py::test_dynamic_tool_without_handler_raises_error", _UNKNOWN, "DID NOT RAISE"),
+                ("test_tools.py::test_unknown_tool_raises_error", _UNKNOWN, "DID NOT RAISE"),
+            )
+        ),
     ),
     Suite(
         name="pregel",

@@ -14,7 +14,7 @@ from ibidem import Guard, Live, Pure, Read, Write, wrap
 from ibidem.core.hazards import Access
 from ibidem.core.turns import Asked, Book, Turn
 from ibidem.layers.hazards import Hazards
-from ibidem.running import Step, _place, arun_turn
+from ibidem.running import Step, arun_turn, asked_of
 from ibidem.testing import run_shuffled
 
 SCHEDULES = 10_000 if os.environ.get("IBIDEM_SOAK") else 300
@@ -121,7 +121,7 @@ async def play(world, guard):
         left = [position for position in range(len(world.program)) if position not in answers]
         calls = [(tools[world.program[position][0]], (), world.program[position][1]) for position in left]
         steps = [
-            Step(_place(each), functools.partial(one, position)) for each, position in zip(calls, left, strict=True)
+            Step(asked_of(*each), functools.partial(one, position)) for each, position in zip(calls, left, strict=True)
         ]
         with contextlib.suppress(GraphInterrupt):
             await arun_turn(steps)
