@@ -456,3 +456,48 @@ def test_without_the_record_a_first_approval_is_asked_for_again(tools, guard, ma
     assert all(name != "cancel_order" for name, *_ in made)
     ask("sync", agent, decide("batched", {"type": "approve"}), thread("t"))
     assert made.count(("cancel_order", "1")) == 1
+
+
+@BOTH
+def test_an_answer_to_a_step_that_does_not_ask_again_is_nobody_elses(way):
+    """R19: what the step needs has failed meanwhile, and the program asks something else after the plan."""
+    down = []
+
+    def look():
+        if down:
+            raise ConnectionError("down")
+        return 1
+
+    def pay(x):
+        return interrupt("pay?")
+
+    def node(state):
+        plan = Plan()
+        plan.call(pay, x=plan.call(look))
+        kind = plan.run(guard).outcome("pay").fault.kind
+        return {"messages": [("user", f"{kind} {interrupt('and now?')}")]}
+
+    guard = Guard(effects={"look": Read("x"), "pay": Write("account")})
+    builder = StateGraph(MessagesState)
+    builder.add_node("n", node)
+    builder.add_edge(START, "n")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    ask(way, graph, {"messages": []}, thread("t"))
+    down.append(1)
+    guard.touch("x")
+    state = ask(way, graph, Command(resume="yes to paying"), thread("t"))
+    (question,) = state["__interrupt__"]
+    assert question.value == "and now?"
+    state = ask(way, graph, Command(resume="go on"), thread("t"))
+    assert state["messages"][-1].content == "upstream_failed go on"
+
+
+@BOTH
+def test_a_plan_tool_of_a_guard_that_is_off_admits_what_is_declared(way, tools, monkeypatch, made):
+    monkeypatch.setenv("IBIDEM", "off")
+    guard = Guard(effects={"get_order": Read("order:{order_id}"), "cancel_order": Write("order:{order_id}")})
+    plan_tool = ibidem.plan_tool(tools, guard)
+    assert plan_tool._submissions.admitted == ["get_order"]
+    status, content = answer(way, plan_tool, step("a", "get_order", args={"order_id": "1"}))
+    assert (status, json.loads(content)["a"]["status"]) == ("success", "packed")
+    assert answer(way, plan_tool, step("a", "get_order", args={"order_id": "1", "config": {}}))[0] == "error"

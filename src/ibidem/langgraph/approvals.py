@@ -20,7 +20,7 @@ from ibidem.plan.references import own
 from ibidem.plan.results import own_fault
 from ibidem.plan.resuming import Attempt, submitted
 
-_ALL = ("approve", "edit", "reject", "respond")
+_ALL: tuple[str, ...] = ("approve", "edit", "reject", "respond")
 _PREFIX = "Tool execution requires approval"
 
 
@@ -70,7 +70,7 @@ class Approvals:
         if attempt is None:
             raise RuntimeError(f"{name!r} needs approval, and outside a graph with a checkpointer nobody can be asked")
         config = self.on[name] if isinstance(self.on[name], Mapping) else {}
-        allowed = list(config.get("allowed_decisions") or _ALL)
+        allowed: list[str] = list(config.get("allowed_decisions") or _ALL)
         question = self._question(unit, name, own(arguments), config.get("description"), allowed)
         # A `when` of the middleware's only lets calls pass: without what it looks at, everything is asked about.
         if not attempt.still_asks(unit, question):

@@ -161,11 +161,24 @@ class Attempt:
     def shown(self, unit: Unit) -> None:
         """Note whose question leaves the plan."""
         if unit != self._record.asker:
+            self._drop()
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
 
+    def _drop(self) -> None:
+        """Let the answer of an asker that did not come to ask again, since something it needs failed, be nobody's."""
+        if self._record.asker is None:
+            return
+        pad = self._pad
+        if _is_pending(pad.get_null_resume):
+            pad.resume.append(pad.get_null_resume(True))
+            self._config["configurable"][_SEND]([("__resume__", list(pad.resume))])
+        self._record.used += len(pad.resume) - self._record.offset
+        self._record.asker = None
+
     def finish(self) -> None:
         """Let what the program asks after the plan have the answers after those of the plan."""
+        self._drop()
         for _ in range(self._record.used):
             self._pad.interrupt_counter()
 

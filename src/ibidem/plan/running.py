@@ -34,12 +34,17 @@ def run(plan: Plan, prepared: Prepared, options: Options) -> Result:
     crew = Threads()
     going = Run(prepared, options, BLOCKING, crew)
     first = going.start()
-    if first is not None and options.timeout is None:
-        run_blocking(going.work(first))
-    elif first is not None:
-        crew.spawn(going.work(first))
-    if first is not None and not crew.wait(options.timeout):
-        going.out_of_time()
+    if first is not None:
+        try:
+            if options.timeout is None:
+                run_blocking(going.work(first))
+            else:
+                crew.spawn(going.work(first))
+            if not crew.wait(options.timeout):
+                going.out_of_time()
+        except BaseException:  # the user stops the program: what runs in other threads ends, and begins nothing
+            going.close()
+            raise
     plan.result = going.result()
     return plan.result
 
@@ -101,7 +106,6 @@ class Run(Deciding):
     async def _begin(self, index: int) -> Ended | None:
         """Run a step; None: its calls for each element are ready."""
         step = self.prepared.steps[index]
-        self.began[index] = self._runtime.now() - self._zero
         if self._options.observe is not None:
             self._tell()
         blocked = self._blocked(index)
