@@ -13,6 +13,7 @@ from langgraph.types import Command, interrupt
 
 import ibidem
 from ibidem import Guard, Live, Plan, Pure, Read, Write
+from ibidem.langgraph.approvals import can_be_found
 from ibidem.plan import resuming
 
 agents = pytest.importorskip("langchain.agents")
@@ -185,11 +186,13 @@ def test_three_dependent_steps_need_two_model_turns_instead_of_four(way, tools, 
     planned = saying(submit(FIND, second, third, **{"return": ["said"]}), "Tomorrow.")
     assert turns(one_by_one, [])[0] == 4
     made.clear()
-    count, told = turns(planned, [ibidem.plan_tool(tools, guard)])
+    count, told = turns(planned, [ibidem.plan_tool(tools, guard, approvals=[])])
     assert (count, json.loads(told)) == (2, {"said": "packed: it leaves tomorrow"})
 
 
 def agent_with(tools, plan_tool, *steps, mode="batched", on=None, guard=None, **more):
+    if not can_be_found():
+        pytest.skip("the middleware of this LangChain cannot be found: the plan tool says so")
     approval = middleware.HumanInTheLoopMiddleware(interrupt_on=on or {"cancel_order": True}, interrupt_mode=mode)
     agent = agents.create_agent(
         saying(submit(*steps), "Done."),
@@ -501,3 +504,13 @@ def test_a_plan_tool_of_a_guard_that_is_off_admits_what_is_declared(way, tools, 
     status, content = answer(way, plan_tool, step("a", "get_order", args={"order_id": "1"}))
     assert (status, json.loads(content)["a"]["status"]) == ("success", "packed")
     assert answer(way, plan_tool, step("a", "get_order", args={"order_id": "1", "config": {}}))[0] == "error"
+
+
+def test_a_middleware_that_cannot_be_found_is_said_to_be_so(tools, guard, made, monkeypatch):
+    older = type("HumanInTheLoopMiddleware", (), {})
+    module = "langchain.agents.middleware.human_in_the_loop"
+    monkeypatch.setattr(f"{module}.HumanInTheLoopMiddleware", older)
+    with pytest.raises(RuntimeError, match="approvals="):
+        ibidem.plan_tool(tools, guard).invoke({"steps": [FIND]})
+    assert made == []
+    assert "user" in ibidem.plan_tool(tools, guard, approvals=[]).invoke({"steps": [FIND]})

@@ -136,6 +136,13 @@ def found_above() -> Approvals | None:
     return found
 
 
+def can_be_found() -> bool:
+    """Whether the middleware wraps tool calls: an older one that is in use could not be seen from a plan."""
+    module = sys.modules.get("langchain.agents.middleware.human_in_the_loop")
+    middleware = getattr(module, "HumanInTheLoopMiddleware", None)
+    return middleware is None or "wrap_tool_call" in vars(middleware)
+
+
 def both(one: Approvals | None, other: Approvals | None) -> Approvals | None:
     """Ask wherever one of two does; where both do, as the first says."""
     if one is None or other is None:
