@@ -514,3 +514,34 @@ def test_a_middleware_that_cannot_be_found_is_said_to_be_so(tools, guard, made, 
         ibidem.plan_tool(tools, guard).invoke({"steps": [FIND]})
     assert made == []
     assert "user" in ibidem.plan_tool(tools, guard, approvals=[]).invoke({"steps": [FIND]})
+
+
+@BOTH
+@pytest.mark.parametrize("words", [("YES", "NO"), ("NO", "YES")])
+def test_two_plans_of_one_task_are_answered_each_for_itself(way, words):
+    """R19: a hand-built node runs both calls of a message in one task, where LangGraph has one list of answers."""
+    paid = []
+
+    @tool
+    def pay(name: str) -> str:
+        """Pay somebody."""
+        answer = interrupt(f"pay {name}?")
+        paid.append((name, answer))
+        return f"{name}={answer}"
+
+    guard = Guard(effects={"pay": Write("account:{name}")})
+    plan_tool = ibidem.plan_tool([pay], guard, writes=["pay"], approvals=[])
+    graph = node_graph(ToolNode([plan_tool]), checkpointer=InMemorySaver())
+    message = ai(
+        call("plan", {"steps": [step("p", "pay", args={"name": "A"})]}, "c1"),
+        call("plan", {"steps": [step("p", "pay", args={"name": "B"})]}, "c2"),
+    )
+    decided = {"pay A?": words[0], "pay B?": words[1]}
+    state = ask(way, graph, {"messages": [message]}, thread("t"))
+    for _ in range(8):
+        if "__interrupt__" not in state:
+            break
+        (question,) = state["__interrupt__"]
+        state = ask(way, graph, Command(resume=decided[question.value]), thread("t"))
+    assert "__interrupt__" not in state
+    assert sorted(paid) == [("A", words[0]), ("B", words[1])]
