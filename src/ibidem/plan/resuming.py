@@ -44,6 +44,15 @@ submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=
 """The id of the tool call by which a model submitted the plan that begins here."""
 
 
+class AnotherAsks(Exception):  # noqa: N818
+    """A step would ask a person while another plan of the same task does: the answers could not be told apart."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another plan of this message asks a person: submit this one again by itself, when that is answered"
+        )
+
+
 @dataclass(slots=True)
 class _Record:
     """What is known of a plan that was begun in a task."""
@@ -71,8 +80,8 @@ class _Task:
     records: dict[Any, _Record] = field(default_factory=dict)
     counted: int = 0
     """The questions of plans that the attempt has counted."""
-    shown: BaseException | None = None
-    """The interrupt by which a plan left the attempt under way: of several plans in one task, one asks."""
+    asks: _Record | None = None
+    """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
 
 
 class _Kept:
@@ -106,7 +115,7 @@ class Attempt:
             while len(_KEPT.tasks) > TASKS:
                 _KEPT.tasks.popitem(last=False)
             if task.pad is not pad:
-                task.pad, task.begun, task.shown, task.counted = pad, Counter(), None, 0
+                task.pad, task.begun, task.counted = pad, Counter(), 0
             self._task = task
             number = task.begun[shape]
             task.begun[shape] += 1
@@ -171,23 +180,12 @@ class Attempt:
         self._record.used += 1
         self._taken -= 1
 
-    def shown(self, unit: Unit, flow: BaseException) -> BaseException:
-        """Note whose question leaves the plan; give what leaves it. Of several plans in one task, the first one's does."""
-        others = [record for record in self._task.records.values() if record is not self._record]
-        with _KEPT.lock:
-            if self._task.pad is not self._pad:
-                return flow  # the attempt is over, and this one was left behind in a thread
-            if any(record.asker is not None for record in others) and _is_pending(self._pad.get_null_resume):
-                self._record.asker = None  # what is answered is another plan's question: this one is asked again
-                return flow
-            first = self._task.shown
-            if first is None:
-                self._task.shown = flow
-        if unit != self._record.asker or first is not None:
+    def shown(self, unit: Unit) -> None:
+        """Note whose question leaves the plan."""
+        if unit != self._record.asker:
             self._drop()
-            self._record.asker, self._record.offset = (None if first is not None else unit), len(self._pad.resume)
+            self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
-        return flow if first is None else type(first)(*first.args)
 
     def _drop(self) -> None:
         """Let the answer of an asker that did not come to ask again, since something it needs failed, be nobody's."""
@@ -205,6 +203,22 @@ class Attempt:
     def finish(self) -> None:
         """Let what the program asks after the plan have the answers after those of the plan."""
         self._drop()
+        with _KEPT.lock:
+            if self._task.asks is self._record:
+                self._task.asks = None
+
+    def _claim(self) -> int:
+        """Number a question that has no answer yet.
+
+        Raises:
+            AnotherAsks: Another plan of the task asks.
+        """
+        with _KEPT.lock:
+            if self._task.asks is None:
+                self._task.asks = self._record
+            if self._task.asks is not self._record:
+                raise AnotherAsks
+        return _NEVER
 
     def _number(self) -> int:
         """Number a question of the asker; where somebody else in the task has asked meanwhile, it has no answer."""
@@ -223,7 +237,7 @@ class Attempt:
             self._pad.interrupt_counter()
             self._task.counted += 1
 
-    def _null(self, consume: bool = False) -> Any:  # noqa: FBT002  # as LangGraph calls it
+    def _null(self, consume: bool = False) -> Any:  # as LangGraph calls it
         return self._pad.get_null_resume(consume) if self._is_alone else None
 
     @contextlib.contextmanager
@@ -236,7 +250,7 @@ class Attempt:
             hidden: Whether it sees nothing of there being answers at all, so that the memo may serve it.
         """
         configurable = dict(self._config["configurable"])
-        counter: Callable[[], int] = lambda: _NEVER  # noqa: E731
+        counter: Callable[[], int] = self._claim
         null: Callable[..., Any] = lambda consume=False: None  # noqa: ARG005, E731
         if unit == self._record.asker and not self.lost:
             self._next_answer = self._record.offset

@@ -19,7 +19,7 @@ from ibidem.plan.conditions import holds
 from ibidem.plan.deciding import Deciding, Unit
 from ibidem.plan.references import ITEM, NotThere, Reference, filled, follow
 from ibidem.plan.results import Ended, Result, own_fault, together, upstream_failed
-from ibidem.plan.resuming import Attempt
+from ibidem.plan.resuming import AnotherAsks, Attempt
 from ibidem.plan.steps import Plan, Step
 from ibidem.plan.workers import Options, Tasks, Threads
 
@@ -197,6 +197,8 @@ class Run(Deciding):
                         return allowed
                     arguments = allowed
                 outcome = await callee(arguments, self._runtime)
+            except AnotherAsks as problem:
+                outcome = Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
             except BaseException as flow:
                 if not (hidden and is_interrupt(flow)):
                     raise
