@@ -577,3 +577,27 @@ def test_a_guard_that_is_off_lets_plans_run(way, monkeypatch):
 def test_an_option_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match="unknown|makes no sense"):
         Plan().run(**options)
+
+
+def test_a_mapped_write_that_was_stopped_midway_is_told_to_have_run_perhaps():
+    written = []
+
+    async def write(key):
+        await asyncio.sleep(2)
+        written.append(key)
+
+    async def fail_soon():
+        await asyncio.sleep(1)
+        raise OSError("no")
+
+    async def keys():
+        return [1, 2, 3]
+
+    plan = Plan()
+    mapped = plan.call(write, key=plan.item).map(over=plan.call(keys))
+    failed = plan.call(fail_soon)
+    guard = Guard(effects={"write": Write("x"), "fail_soon": Pure(), "keys": Pure()})
+    result = run_shuffled(plan.arun(guard, on_fault="stop"), 1)
+    assert written == [1]
+    assert result.outcome(failed).fault.kind == "tool_error"
+    assert result.outcome(mapped).fault.kind == "maybe_executed"

@@ -14,7 +14,7 @@ from pydantic import PrivateAttr
 from ibidem.bound import Bound
 from ibidem.core.effects import Nested
 from ibidem.guard import Guard
-from ibidem.langgraph.approvals import Approvals, both, found_above
+from ibidem.langgraph.approvals import Approvals, both, can_be_found, found_above
 from ibidem.plan.mistakes import PlanError
 from ibidem.plan.resuming import submitted
 from ibidem.plan.submitting import Limits, Submissions
@@ -30,6 +30,11 @@ class PlanTool(BaseTool):
     _approvals: Approvals | None = PrivateAttr(default=None)
 
     def _approve(self) -> Approvals | None:
+        if self._approvals is None and not can_be_found():
+            raise RuntimeError(
+                "HumanInTheLoopMiddleware of this LangChain cannot be seen from a plan: say whose approval calls need, "
+                "plan_tool(..., approvals=middleware), or approvals=[] if nobody's"
+            )
         return both(self._approvals, _found.get())
 
     def _run(self, **told: Any) -> str:

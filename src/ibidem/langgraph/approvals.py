@@ -20,7 +20,7 @@ from ibidem.plan.references import own
 from ibidem.plan.results import own_fault
 from ibidem.plan.resuming import Attempt, submitted
 
-_ALL = ("approve", "edit", "reject", "respond")
+_ALL: tuple[str, ...] = ("approve", "edit", "reject", "respond")
 _PREFIX = "Tool execution requires approval"
 
 
@@ -70,7 +70,7 @@ class Approvals:
         if attempt is None:
             raise RuntimeError(f"{name!r} needs approval, and outside a graph with a checkpointer nobody can be asked")
         config = self.on[name] if isinstance(self.on[name], Mapping) else {}
-        allowed = list(config.get("allowed_decisions") or _ALL)
+        allowed: list[str] = list(config.get("allowed_decisions") or _ALL)
         question = self._question(unit, name, own(arguments), config.get("description"), allowed)
         # A `when` of the middleware's only lets calls pass: without what it looks at, everything is asked about.
         if not attempt.still_asks(unit, question):
@@ -134,6 +134,13 @@ def found_above() -> Approvals | None:
                 found = both(found, Approvals.of(middleware))
         frame = frame.f_back
     return found
+
+
+def can_be_found() -> bool:
+    """Whether the middleware wraps tool calls: an older one that is in use could not be seen from a plan."""
+    module = sys.modules.get("langchain.agents.middleware.human_in_the_loop")
+    middleware = getattr(module, "HumanInTheLoopMiddleware", None)
+    return middleware is None or "wrap_tool_call" in vars(middleware)
 
 
 def both(one: Approvals | None, other: Approvals | None) -> Approvals | None:

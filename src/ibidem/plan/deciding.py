@@ -86,6 +86,8 @@ class Deciding:
         if not self._ready:
             return None
         _, index, element = heapq.heappop(self._ready)
+        if element < 0:  # while the lock is held: what is told to have begun too late would be told not to have run
+            self.began[index] = self._runtime.now() - self._zero
         return index, element
 
     def _next(self, ended: Ended | None, *, helps: bool = False) -> Unit | None:
@@ -162,7 +164,7 @@ class Deciding:
                 if began is None or self.ended[index] is not None:
                     continue
                 fault = Fault(late, "timeout", f"The plan's {seconds:g} s were over before it ended.", retryable=True)
-                if not isinstance(self.prepared.callees[index].effect, (Pure, Read, Live)):
+                if not self._is_harmless(index):
                     fault = fault.as_unknown()
                 self.ended[index] = self._end(index, "failed", Outcome(fault=fault))
 
@@ -177,18 +179,28 @@ class Deciding:
             if self._attempt is not None and is_interrupt(flow):
                 self._attempt.shown((self.prepared.steps[index].id, element))
             raise flow
-        if self._attempt is not None and self._closed is None:
+        if self._attempt is not None:
             self._attempt.finish()
         steps = self.prepared.steps
         for index, ended in enumerate(self.ended):
             if ended is None:
-                self.ended[index] = self._end(index, "failed", Outcome(fault=self._closed), calls=0)
+                self.ended[index] = self._unfinished(index)
         needs = [tuple([steps[other].id for other in sorted(waited)]) for waited in self._order.needs]
         ids = [step.id for step in steps]
         known = [ended for ended in self.ended if ended is not None]
         return Result(
             dict(zip(ids, known, strict=True)), self._runtime.now() - self._zero, dict(zip(ids, needs, strict=True))
         )
+
+    def _unfinished(self, index: int) -> Ended:
+        """End a step that was never begun or, a mapped one, whose last calls were not."""
+        fault = self._closed
+        if self.began[index] is not None and fault is not None and not self._is_harmless(index):
+            fault = Fault(fault.exception, fault.kind, "Not finished: some of its calls were not begun.").as_unknown()
+        return self._end(index, "failed", Outcome(fault=fault), calls=0)
+
+    def _is_harmless(self, index: int) -> bool:
+        return isinstance(self.prepared.callees[index].effect, (Pure, Read, Live))
 
     @property
     def is_over(self) -> bool:

@@ -18,7 +18,7 @@ import itertools
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,6 +44,15 @@ submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=
 """The id of the tool call by which a model submitted the plan that begins here."""
 
 
+class AnotherAsks(Exception):  # noqa: N818
+    """A step would ask a person while another plan of the same task does: the answers could not be told apart."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another plan of this message asks a person: submit this one again by itself, when that is answered"
+        )
+
+
 @dataclass(slots=True)
 class _Record:
     """What is known of a plan that was begun in a task."""
@@ -56,6 +65,8 @@ class _Record:
     """How many answers the task had when the asker began to ask."""
     used: int = 0
     """Answers that finished steps have had."""
+    base: int = 0
+    """How many questions the task had asked before the plan began."""
     questions: dict[Unit, Any] = field(default_factory=dict)
     """What calls asked before they were made, to tell whether an answer is to the same question."""
 
@@ -67,6 +78,10 @@ class _Task:
     begun: Counter[Any] = field(default_factory=Counter)
     """How many plans of each kind the attempt has begun."""
     records: dict[Any, _Record] = field(default_factory=dict)
+    counted: int = 0
+    """The questions of plans that the attempt has counted."""
+    asks: _Record | None = None
+    """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
 
 
 class _Kept:
@@ -92,6 +107,7 @@ class Attempt:
         self._pad = pad
         configurable = config["configurable"]
         self._taken = 0
+        self._next_answer = 0
         with _KEPT.lock:
             key = (configurable.get("thread_id"), configurable.get("checkpoint_ns"))
             task = _KEPT.tasks.setdefault(key, _Task(pad))
@@ -99,12 +115,18 @@ class Attempt:
             while len(_KEPT.tasks) > TASKS:
                 _KEPT.tasks.popitem(last=False)
             if task.pad is not pad:
-                task.pad, task.begun = pad, Counter()
+                task.pad, task.begun, task.counted = pad, Counter(), 0
+            self._task = task
             number = task.begun[shape]
             task.begun[shape] += 1
             self.is_known = (shape, number) in task.records
-            self._record = task.records.setdefault((shape, number), _Record())
-        self.answers = len(pad.resume) - _asked(pad) + _is_pending(pad.get_null_resume)
+            asked = _asked(pad)
+            self._record = task.records.setdefault((shape, number), _Record(base=asked - task.counted))
+            self._is_alone = asked == self._record.base + task.counted
+            """Whether nobody else in the task has asked since the plan was begun first."""
+            if self._is_alone:
+                self._count(self._record.used)  # answers that finished steps have had are nobody's any more
+        self.answers = len(pad.resume) - asked + _is_pending(pad.get_null_resume)
         """Answers that nobody has had yet."""
         self.lost = self.answers > 0 and not self.is_known
         """Whether the plan may have been begun, and what had finished is not known."""
@@ -161,13 +183,62 @@ class Attempt:
     def shown(self, unit: Unit) -> None:
         """Note whose question leaves the plan."""
         if unit != self._record.asker:
+            self._drop()
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
 
+    def _drop(self) -> None:
+        """Let the answer of an asker that did not come to ask again, since something it needs failed, be nobody's."""
+        if self._record.asker is None or not self._is_alone:
+            return
+        pad = self._pad
+        if _is_pending(pad.get_null_resume):
+            pad.resume.append(pad.get_null_resume(True))
+            self._config["configurable"][_SEND]([("__resume__", list(pad.resume))])
+        self._record.used += len(pad.resume) - self._record.offset
+        self._record.asker = None
+        with _KEPT.lock:
+            self._count(len(pad.resume) - _asked(pad))
+
     def finish(self) -> None:
         """Let what the program asks after the plan have the answers after those of the plan."""
-        for _ in range(self._record.used):
+        self._drop()
+        with _KEPT.lock:
+            if self._task.asks is self._record:
+                self._task.asks = None
+
+    def _claim(self) -> int:
+        """Number a question that has no answer yet.
+
+        Raises:
+            AnotherAsks: Another plan of the task asks.
+        """
+        with _KEPT.lock:
+            if self._task.asks is None:
+                self._task.asks = self._record
+            if self._task.asks is not self._record:
+                raise AnotherAsks
+        return _NEVER
+
+    def _number(self) -> int:
+        """Number a question of the asker; where somebody else in the task has asked meanwhile, it has no answer."""
+        with _KEPT.lock:
+            if not self._is_alone or _asked(self._pad) != self._record.base + self._task.counted:
+                self._is_alone = False
+                return _NEVER
+            self._count(1)
+            self._taken += 1
+            self._next_answer += 1
+            return self._next_answer - 1
+
+    def _count(self, questions: int) -> None:
+        """Count questions where everybody in the task counts them; the lock is held."""
+        for _ in range(questions):
             self._pad.interrupt_counter()
+            self._task.counted += 1
+
+    def _null(self, consume: bool = False) -> Any:  # as LangGraph calls it
+        return self._pad.get_null_resume(consume) if self._is_alone else None
 
     @contextlib.contextmanager
     def around(self, unit: Unit, number: int, *, hidden: bool) -> Iterator[None]:
@@ -179,15 +250,11 @@ class Attempt:
             hidden: Whether it sees nothing of there being answers at all, so that the memo may serve it.
         """
         configurable = dict(self._config["configurable"])
-        counter, null = (lambda: _NEVER), (lambda consume=False: None)  # noqa: ARG005
+        counter: Callable[[], int] = self._claim
+        null: Callable[..., Any] = lambda consume=False: None  # noqa: ARG005, E731
         if unit == self._record.asker and not self.lost:
-            numbers = itertools.count(self._record.offset)
-
-            def counter() -> int:
-                self._taken += 1
-                return next(numbers)
-
-            null = self._pad.get_null_resume
+            self._next_answer = self._record.offset
+            counter, null = self._number, self._null
         own: dict[str, Any] = {"interrupt_counter": counter, "get_null_resume": null}
         if hidden:
             own["resume"] = []

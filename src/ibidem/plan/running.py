@@ -19,7 +19,7 @@ from ibidem.plan.conditions import holds
 from ibidem.plan.deciding import Deciding, Unit
 from ibidem.plan.references import ITEM, NotThere, Reference, filled, follow
 from ibidem.plan.results import Ended, Result, own_fault, together, upstream_failed
-from ibidem.plan.resuming import Attempt
+from ibidem.plan.resuming import AnotherAsks, Attempt
 from ibidem.plan.steps import Plan, Step
 from ibidem.plan.workers import Options, Tasks, Threads
 
@@ -34,12 +34,17 @@ def run(plan: Plan, prepared: Prepared, options: Options) -> Result:
     crew = Threads()
     going = Run(prepared, options, BLOCKING, crew)
     first = going.start()
-    if first is not None and options.timeout is None:
-        run_blocking(going.work(first))
-    elif first is not None:
-        crew.spawn(going.work(first))
-    if first is not None and not crew.wait(options.timeout):
-        going.out_of_time()
+    if first is not None:
+        try:
+            if options.timeout is None:
+                run_blocking(going.work(first))
+            else:
+                crew.spawn(going.work(first))
+            if not crew.wait(options.timeout):
+                going.out_of_time()
+        except BaseException:  # the user stops the program: what runs in other threads ends, and begins nothing
+            going.close()
+            raise
     plan.result = going.result()
     return plan.result
 
@@ -101,7 +106,6 @@ class Run(Deciding):
     async def _begin(self, index: int) -> Ended | None:
         """Run a step; None: its calls for each element are ready."""
         step = self.prepared.steps[index]
-        self.began[index] = self._runtime.now() - self._zero
         if self._options.observe is not None:
             self._tell()
         blocked = self._blocked(index)
@@ -193,6 +197,8 @@ class Run(Deciding):
                         return allowed
                     arguments = allowed
                 outcome = await callee(arguments, self._runtime)
+            except AnotherAsks as problem:
+                outcome = Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
             except BaseException as flow:
                 if not (hidden and is_interrupt(flow)):
                     raise

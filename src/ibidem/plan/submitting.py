@@ -114,9 +114,7 @@ class Submissions:
         return {**form.SCHEMA, "properties": properties}
 
     def _refusal(self, callee: Callee) -> str | None:
-        if callee.bound.guard.off or isinstance(callee.effect, (Pure, Read, Live)) or callee.name in self._writes:
-            if callee.bound.guard.off and callee.name not in self._writes:
-                return f"{callee.name} has no place in a plan while ibidem is switched off: call it by itself"
+        if isinstance(callee.effect, (Pure, Read, Live)) or callee.name in self._writes:
             return None
         what = "not declared" if isinstance(callee.effect, Undeclared) else "no plain read"
         return f"{callee.name} is {what}, and has no place in a plan: call it by itself"

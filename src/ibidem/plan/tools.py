@@ -12,7 +12,8 @@ from ibidem import running
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
 from ibidem.core.call import Outcome
-from ibidem.core.effects import UNDECLARED, Effect
+from ibidem.core.declarations import decorated_effect
+from ibidem.core.effects import Effect
 from ibidem.core.hazards import Access
 from ibidem.core.runtime import BLOCKING, Runtime
 from ibidem.guard import Guard
@@ -43,12 +44,15 @@ class Callee:
         self.wrapped = running._wrapped(self.bound, adapt(target, self.bound))
         self._ask = getattr(self.wrapped, "__ibidem_ask__", None)
         self._binding = getattr(self.wrapped, "__ibidem_binding__", None)
+        self._shape = self._binding.shape if self._binding is not None else _shape(target)
         known = self._binding.tool if self._binding is not None else getattr(self.wrapped, "__ibidem_tool__", None)
-        self.tool = known
-        """As the guard knows it; None where the guard is switched off."""
-        self.effect: Effect = known.effect if known is not None else UNDECLARED
-        self._names: frozenset[str] | None = known.parameters if known is not None else None
-        self._required = self._find_required()
+        self.effect: Effect = known.effect if known is not None else self._declared(target)
+        self._names: frozenset[str] | None = None
+        if self._shape is not None:
+            self._names = self._shape.parameters
+        elif known is not None:
+            self._names = known.parameters
+        self._required = self._find_required(target)
         schema = getattr(target, "args_schema", None)
         fields = getattr(schema, "model_fields", {}) if isinstance(schema, type) else {}
         aliased = any(field.alias or field.validation_alias for field in fields.values())
@@ -61,17 +65,21 @@ class Callee:
     @property
     def only_awaits(self) -> bool:
         """Whether a synchronous run cannot call it."""
-        if self._binding is not None:
-            return bool(self._binding.shape.only_awaits)
+        if self._shape is not None:
+            return bool(self._shape.only_awaits)
         return inspect.iscoroutinefunction(self.wrapped)
 
-    def _find_required(self) -> frozenset[str]:
-        if self._binding is not None:
-            schema = self._binding.plain.args_schema
+    def _declared(self, target: Any) -> Effect:
+        """Look up the effect of a tool whose guard is switched off: the calls pass it, and the plan keeps its order."""
+        function = getattr(target, "func", None) or getattr(target, "coroutine", None)
+        declarations = self.bound.guard.toolbox._declarations
+        return declarations.effect_of(self.name, decorated_effect(target, function))[0]
+
+    def _find_required(self, target: Any) -> frozenset[str]:
+        if self._shape is not None:
+            schema = getattr(target, "args_schema", None)
             needed = schema.get("required", ()) if isinstance(schema, dict) else ()
-            return frozenset(name for name in needed if name not in self._binding.shape.injected)
-        if self.tool is None:
-            return frozenset()
+            return frozenset(name for name in needed if name not in self._shape.injected)
         try:
             parameters = inspect.signature(self.wrapped).parameters.values()
         except (TypeError, ValueError):
@@ -101,10 +109,9 @@ class Callee:
         if not required.issubset(arguments):
             missing = [name for name in sorted(required) if name not in arguments]
             yield f"{self.name} needs {', '.join(map(repr, missing))}"
-        if self._binding is not None:
-            shape = self._binding.shape
-            taken = sorted(shape.injected - {self.effect.idempotency_key})
-            if taken and not shape._mcp:
+        if self._shape is not None:
+            taken = sorted(self._shape.injected - {self.effect.idempotency_key})
+            if taken and not self._shape._mcp:
                 yield f"{self.name} takes {', '.join(taken)} from the framework, which a plan cannot give"
         if self._schema is not None:
             yield from self._refused(arguments)
@@ -116,7 +123,8 @@ class Callee:
             self._schema.model_validate(written)
         except Exception as problem:
             errors = getattr(problem, "errors", None)
-            for error in errors() if callable(errors) else ():
+            found: Any = errors() if callable(errors) else ()
+            for error in found:
                 name, *rest = error["loc"] or ("",)
                 if error["type"] == "missing" and not rest:
                     wanted = name not in arguments and self._names is not None and name in self._names
@@ -136,13 +144,24 @@ class Callee:
         if not any(found_in(value) for value in arguments.values()):
             if self._binding is not None:
                 return Access(effect, self._binding.touched(dict(arguments)))
+            if self._shape is not None:
+                return Access(effect, None)
             return Access(effect, effect.touched(arguments))
         if any(callable(resource) for resource in effect.resources):
             return Access(effect, None)
         # An argument that is left out widens a template to everything below. A LangChain tool may change its arguments in
         # validating them, and validates all or none: there every one is left out.
-        known = {} if self._binding is not None else arguments
+        known = {} if self._shape is not None else arguments
         return Access(effect, effect.touched({n: v for n, v in known.items() if not found_in(v)}))
+
+
+def _shape(target: Any) -> Any:
+    """Give the shape of a LangChain tool that has no binding, since its guard is switched off."""
+    if not any(c.__name__ == "BaseTool" and c.__module__.startswith("langchain_core.") for c in type(target).__mro__):
+        return None
+    from ibidem.langchain.shape import Shape
+
+    return Shape(target)
 
 
 def nearest(name: str, names: Collection[str]) -> str:

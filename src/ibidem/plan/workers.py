@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -55,7 +54,8 @@ class Threads:
         self._over.acquire()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        POOL.submit(functools.partial(contextvars.copy_context().run, run_blocking, work))
+        context = contextvars.copy_context()
+        POOL.submit(lambda: context.run(run_blocking, work))
 
     def wake(self) -> None:
         self._over.release()
