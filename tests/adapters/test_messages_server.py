@@ -5,7 +5,10 @@ import asyncio
 import anthropic
 import pytest
 from anthropic_kit import ASK, aclient, client
+from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.tools import tool
 
+from ibidem.demo.live import Claude
 from ibidem.testing import MessagesServer, Reply, broken_rules, server_use, text, use
 
 USES = Reply([text("Let me look."), use("get", {"key": "é" * 30, "n": 1}), use("list", {})])
@@ -114,3 +117,19 @@ def test_what_the_api_takes_is_taken():
 def test_a_reply_that_breaks_off_says_where():
     with pytest.raises(ValueError, match="needs cut="):
         Reply([text("x")], end="drop")
+
+
+def test_the_demos_own_way_to_claude_keeps_the_rules_of_the_api():
+    @tool
+    def get(key: str) -> str:
+        """Get."""
+        return key
+
+    turns = Reply([text("so"), use("get", {"key": "a"}), use("get", {"key": "b"})]), [text("done")]
+    with MessagesServer(*turns) as server, client(server) as ours:
+        claude = Claude(client=ours, model="claude-test").bind_tools([get])
+        asked = [SystemMessage("Be brief."), HumanMessage("go")]
+        said = claude.invoke(asked)
+        answers = [get.invoke(call) for call in said.tool_calls]
+        assert claude.invoke([*asked, said, *answers]).text == "done"
+    assert server.violations == [] and [block["content"] for block in server.results] == ["a", "b"]
