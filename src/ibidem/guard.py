@@ -117,7 +117,7 @@ class Guard(Questions, Runner):
         self.store: Store = options.store_of(self._options, switch)
         declarations = Declarations.of(effects, reads, writes, live, default)
         self.toolbox = Toolbox(declarations, options.defaults(self._options), trust_mcp=trust_mcp)
-        self.errors = errors
+        self.errors, self.after_unknown = errors, after_unknown
         self._user = user
         self._reporter, self._turns = Reporter(on_event), Turns()
         self.trials = Trials("shadow" if mode else "check" if check else None)

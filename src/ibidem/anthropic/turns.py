@@ -12,19 +12,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ibidem import running
 from ibidem.bound import Bound
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Write
-from ibidem.core.hazards import Access, hazard
+from ibidem.core.hazards import Access, After, hazard
 from ibidem.core.pool import POOL
+from ibidem.layers.hazards import skipped
 
 BARRIER = Access(Write(), None)
 """What a call does of which nothing is known: it may change anything."""
@@ -85,10 +85,10 @@ def _plainly(make: Callable[[], Any]) -> Outcome:
 
 def run_all(bound: Bound, calls: Sequence[Planned]) -> list[Outcome]:
     """Run the calls of one message, and give their outcomes in order."""
-    if _is_chain(calls):
-        return [call.run(bound) for call in calls]  # in this thread, as a loop without ibidem does
-    if _is_free(calls):
+    if len(calls) > 1 and _is_free(calls):
         return list(running.gather(bound, [(call.target, call.arguments) for call in calls]))
+    if len(calls) == 1 or all(call.access is BARRIER for call in calls):
+        return [call.run(bound) for call in calls]  # in this thread, as a loop without ibidem does
     turn = ThreadTurn(bound)
     try:
         for call in calls:
@@ -100,8 +100,6 @@ def run_all(bound: Bound, calls: Sequence[Planned]) -> list[Outcome]:
 
 async def arun_all(bound: Bound, calls: Sequence[Planned]) -> list[Outcome]:
     """Do the same on an event loop."""
-    if _is_chain(calls):
-        return [await call.arun(bound) for call in calls]
     if _is_free(calls):
         return list(await running.agather(bound, [(call.target, call.arguments) for call in calls]))
     turn = LoopTurn(bound)
@@ -113,14 +111,15 @@ async def arun_all(bound: Bound, calls: Sequence[Planned]) -> list[Outcome]:
         turn.stop()
 
 
-def _is_chain(calls: Sequence[Planned]) -> bool:
-    return all(later.waits_for(earlier) for earlier, later in itertools.pairwise(calls))
-
-
 def _is_free(calls: Sequence[Planned]) -> bool:
     return all(call.guarded and call.refused is None for call in calls) and not any(
         later.waits_for(earlier) for place, later in enumerate(calls) for earlier in calls[:place]
     )
+
+
+def _is_lost(earlier: Planned, later: Planned) -> bool:
+    declared = later.access is not BARRIER
+    return declared and hazard(earlier.access, later.access) == "write after write"
 
 
 @dataclass(slots=True)
@@ -172,10 +171,13 @@ class Turn(ABC):
             for over in ended:
                 own = self._slots[over]
                 own.ended = True
+                lost = self._lost(over, own)
                 for n, slot in enumerate(self._slots):
                     if over not in slot.before:
                         continue
                     slot.before.discard(over)
+                    if lost is not None and _is_lost(own.planned, slot.planned):
+                        slot.planned = replace(slot.planned, refused=Outcome(fault=skipped(lost)))
                     if own.error is not None:
                         slot.error = own.error  # what it waited for did not end as calls do: it never begins
                         ended.append(n)
@@ -183,6 +185,13 @@ class Turn(ABC):
                         ready.append((n, slot))
         for n, slot in ready:
             self._go(n, slot)
+
+    def _lost(self, place: int, slot: _Slot) -> After | None:
+        """Say what a change is to those after it if nobody knows whether it was made; None: it is known."""
+        fault = slot.outcome.fault if slot.outcome is not None else None
+        if fault is None or fault.kind != "maybe_executed" or self.bound.guard.after_unknown == "run":
+            return None
+        return After(place + 1, slot.planned.name, "write after write", "unknown")
 
     def _outcomes(self) -> list[Outcome]:
         for slot in self._slots:

@@ -64,7 +64,7 @@ class Hazards:
             call = replace(call, key=None)
         lost = next((each for each in after if _is_lost(each)), None)
         if lost is not None and self.after_unknown == "skip":
-            outcome = Outcome(fault=_skipped(lost))
+            outcome = Outcome(fault=skipped(lost))
         else:
             outcome = await inner(call)
         place.tell(outcome)
@@ -107,7 +107,8 @@ def _is_lost(after: After) -> bool:
     return after.ended == "unknown" and after.reason == "write after write"
 
 
-def _skipped(after: After) -> Fault:
+def skipped(after: After) -> Fault:
+    """Say of a change that it was not run, for another one came before it of which nobody knows whether it was made."""
     problem = UpstreamFailed(
         f"it was not run: whether the earlier call {after.number}, {after.tool}, which changes the same, was carried out is "
         "not known. Look first, then make it again if it is still right."
