@@ -6,7 +6,9 @@ A request that breaks a rule is answered with 400, and the rule is in `violation
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,6 +53,9 @@ class MessagesServer:
     ) -> None:
         self._closing.set()
         self._server.shutdown()
+        for connection in list(self._server.connections):  # a client that stays would keep its thread here
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
 
     @property
@@ -141,6 +146,18 @@ def _missing(body: Mapping[str, Any]) -> list[str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
 
 
 def _handler(server: MessagesServer) -> type[BaseHTTPRequestHandler]:
