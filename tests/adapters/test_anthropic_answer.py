@@ -16,7 +16,7 @@ from anthropic_kit import ASK, client, message
 from langchain_core.tools import ToolException, tool
 
 import ibidem
-from ibidem import Batch, Guard, IbidemWarning, Live, Read, Write
+from ibidem import Guard, IbidemWarning, Live, Read, Write
 from ibidem.anthropic import aanswer, answer, tools_for
 from ibidem.anthropic.planning import Desk
 from ibidem.anthropic.turns import ThreadTurn
