@@ -93,7 +93,8 @@ def _graph(node: Any) -> Any:
 
 def guard(timeout: float) -> Guard:
     """Declare the six tools."""
-    effects = {"raises": Read(), "hangs": Read(), "flaky": Read(), "dead": Live(), "pay": Write(), "fine": Read()}
+    reads = dict.fromkeys(("raises", "hangs", "flaky", "fine"), Read("order:{order}"))  # none waits for the payment
+    effects = {**reads, "dead": Live(), "pay": Write("account:{order}")}
     return Guard(effects=effects, timeout=timeout, retry=Retry(first_delay=0.02), breaker=Breaker())
 
 

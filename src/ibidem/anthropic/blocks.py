@@ -78,8 +78,8 @@ def _said(outcome: Outcome, name: str, errors: Any) -> tuple[Any, bool]:
         return content(value), False
     if fault.returned:
         return content(value), True
-    own = getattr(fault.exception, "content", None)  # the SDK's ToolError: the tool's own words to the model
-    if own is not None and type(fault.exception).__name__ == "ToolError":
+    own = getattr(fault.exception, "content", None)  # the SDK's ToolError, or ours: the tool's own words to the model
+    if own is not None and type(fault.exception).__name__ in ("ToolError", "ToldError"):
         return content(own), True
     return failure(name, fault, errors), True
 

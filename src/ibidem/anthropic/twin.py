@@ -44,6 +44,7 @@ class ToldError(_BASE):  # type: ignore[misc]  # its base is what the SDK has
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
+        self.content: Any = words
         self.words = words
 
     def __repr__(self) -> str:

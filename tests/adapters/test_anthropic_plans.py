@@ -1,0 +1,104 @@
+"""The plan tool of Anthropic loops: a model submits a plan, and reads what came of it in one message."""
+
+import json
+
+import pytest
+from adapter_kit import BOTH, Counter, wait
+from anthropic import beta_tool
+from anthropic_kit import ASK, client, message
+
+from ibidem import Guard, Read, Write
+from ibidem.anthropic import aanswer, answer, aplan_tool, plan_tool, runner, tools_for
+from ibidem.testing import MessagesServer, text, use
+
+STEPS = [
+    {"id": "place", "tool": "geocode", "args": {"city": "Paris"}},
+    {"id": "sky", "tool": "weather", "args": {"lat": "$place.lat"}},
+]
+
+
+class World:
+    def __init__(self):
+        self.log = Counter()
+
+        def geocode(city: str) -> dict:
+            """Find a place."""
+            self.log("geocode", city)
+            return {"lat": 48.9}
+
+        def weather(lat: float) -> str:
+            """Say what the weather is like."""
+            self.log("weather", lat)
+            return f"sunny at {lat}"
+
+        def pay(account: str) -> str:
+            """Pay."""
+            self.log("pay", account)
+            return "paid"
+
+        self.tools = [geocode, weather, pay]
+        self.guard = Guard({"geocode": Read(), "weather": Read(), "pay": Write("account:{account}")})
+
+
+def submitted(way, world, told, **options):
+    if way == "sync":
+        tool = plan_tool(world.tools, world.guard, **options)
+        return answer(message(use("plan", told)), [*world.tools, tool], world.guard)["content"][0]
+    tool = aplan_tool(world.tools, world.guard, **options)
+    return wait(aanswer(message(use("plan", told)), [*world.tools, tool], world.guard))["content"][0]
+
+
+@BOTH
+def test_a_plan_is_run_and_only_what_was_asked_for_is_told(way):
+    world = World()
+    block = submitted(way, world, {"steps": STEPS, "return": ["sky"]})
+    assert json.loads(block["content"]) == {"sky": "sunny at 48.9"} and "is_error" not in block
+    again = submitted(way, world, {"steps": STEPS})
+    assert json.loads(again["content"])["place"] == {"lat": 48.9}
+    assert len(world.log) == 2, "the steps are remembered"
+
+
+@BOTH
+def test_a_mistake_comes_back_as_one_message_that_says_how_to_mend_it(way):
+    world = World()
+    block = submitted(way, world, {"steps": [{"id": "sky", "tool": "wether", "args": {}}]})
+    assert block["is_error"] is True
+    assert "'wether'" in block["content"] and "weather" in block["content"]
+    assert not block["content"].startswith("{"), "it is told in the words of the plan, not as a failure of a tool"
+    assert len(world.log) == 0
+
+
+@BOTH
+def test_a_write_is_run_only_where_it_is_named(way):
+    world = World()
+    steps = {"steps": [{"id": "paid", "tool": "pay", "args": {"account": "a"}}]}
+    assert submitted(way, world, steps)["is_error"] and len(world.log) == 0
+    block = submitted(way, world, steps, writes=["pay"])
+    assert json.loads(block["content"]) == {"paid": "paid"} and len(world.log) == 1
+
+
+def test_the_runner_of_the_sdk_takes_it_too():
+    world = World()
+    tools = [*map(beta_tool, world.tools), plan_tool(map(beta_tool, world.tools), world.guard)]
+    with MessagesServer([use("plan", {"steps": STEPS})], [text("done")]) as server, client(server) as ours:
+        made = runner(ours.beta.messages.tool_runner(**ASK, tools=tools), world.guard)
+        assert [item.stop_reason for item in made] == ["tool_use", "end_turn"]
+        assert len(server.requests) == 2 and not server.violations
+        assert "sunny at 48.9" in str(server.requests[1]["messages"][-1])
+    assert len(world.log) == 2
+
+
+def test_its_description_names_the_tools_that_steps_may_use():
+    world = World()
+    (told,) = tools_for([plan_tool(world.tools, world.guard)])
+    assert "geocode, weather" in told["description"] and "pay" not in told["description"]
+    assert told["input_schema"]["properties"].keys() == {"steps", "return"}
+
+
+def test_a_tool_with_another_name_than_its_function_is_refused():
+    def look(city: str) -> str:
+        """Look."""
+        return city
+
+    with pytest.raises(ValueError, match="name of its function"):
+        plan_tool([beta_tool(look, name="search")], Guard(reads=["search"]))
