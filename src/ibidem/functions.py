@@ -16,6 +16,7 @@ from ibidem.core.effects import MARK, UNDECLARED, Effect
 from ibidem.core.hazards import Access
 from ibidem.core.identity import Identity
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
+from ibidem.core.sought import Sought
 from ibidem.core.turns import Asked
 from ibidem.wrapping import binding_of
 
@@ -123,7 +124,13 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None, 
             touched = tool.effect.touched(arguments_of(args, kwargs)) if tool.effect.also is None else None
         except TypeError:  # it will fail, and change nothing
             touched = ()
-        return Asked(tool.name, None, tool, Access(tool.effect, touched))
+        return Asked(tool.name, None, tool, Access(tool.effect, touched), functools.partial(sought, args, kwargs))
+
+    def sought(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sought | None:
+        try:
+            return guard.seek(tool, arguments_of(args, kwargs), given=given)
+        except TypeError:
+            return None
 
     wrapper = awaited if awaits else called
     wrapper.__dict__.update({"__ibidem__": bound, "__ibidem_tool__": tool, "__ibidem_ask__": ask})

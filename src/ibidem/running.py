@@ -217,7 +217,11 @@ def asked_of(target: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] 
     binding = getattr(target, "__ibidem_binding__", None)
     if binding is None:  # the guard is off
         return Asked(_name(target), None, None, Access(UNDECLARED, None))
-    return binding.asked(_input(args, given))  # type: ignore[no-any-return]
+    told = _input(args, given)
+    if isinstance(told, Mapping) and told.get("type") == "tool_call" and isinstance(told.get("args"), Mapping):
+        told = told["args"]
+    asked = binding.asked(told)
+    return asked._replace(sought=functools.partial(binding.sought, told, None))  # type: ignore[no-any-return]
 
 
 async def _plainly(target: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:

@@ -4,11 +4,13 @@ import asyncio
 import os
 import random
 import threading
+import time
 
 import pytest
 
 from ibidem import Batch, Breaker, Guard, Pure, Read, Retry, Write, wrap
 from ibidem.core.batches import BrokenBatch
+from ibidem.core.parties import Table
 from ibidem.core.pool import Pool
 from ibidem.testing import run_shuffled
 
@@ -64,6 +66,26 @@ def test_twenty_lookups_are_one_request(way, effect):
     assert sorted(map(sorted, shop.asked)) == [list(range(20))]
     assert sorted(each.how for each in outcomes) == ["batch"] * 19 + ["ran"]
     assert (guard.stats().ran, guard.stats().total.batch, guard.stats().saved) == (1, 19, 19)
+
+
+def test_a_sibling_that_is_about_to_come_is_waited_for(monkeypatch):
+    """Its thread has begun, so nobody need ask for it; on a busy machine it has its next turn much later."""
+    shop = Shop()
+    tool, effect = shop.tools("sync")
+    guard = Guard(effects={"get": effect})
+    board, late = Table.board, threading.Event()
+
+    def slow(table, call, key, most):
+        if call.arguments["product_id"] == 0 and not late.is_set():
+            late.set()
+            time.sleep(0.04)
+        elif not late.wait(20):
+            raise AssertionError("the other one never came")
+        return board(table, call, key, most)
+
+    monkeypatch.setattr(Table, "board", slow)
+    assert [each.value for each in gather("sync", guard, tool, range(3))] == ["product 0", "product 1", "product 2"]
+    assert sorted(map(sorted, shop.asked)) == [[0, 1, 2]]
 
 
 @BOTH

@@ -13,6 +13,7 @@ from test_memo import SOAK
 from worlds import Guarded
 
 from ibidem import Breaker, Guard, Memory, Pure, Read, Retry, Write, wrap
+from ibidem.core.pool import POOL
 from ibidem.layers import checked
 from ibidem.layers.checked import REASON, Checked, Lots
 from ibidem.layers.comparing import Answer
@@ -346,6 +347,9 @@ def test_control_a_difference_that_nothing_explains_is_a_mismatch():
 
 
 def test_a_cancelled_second_run_tells_nothing_and_ends_quietly(caplog):
+    until_blocking(lambda: not POOL._running)  # the last words of earlier tests
+    caplog.clear()
+
     async def main():
         shop = Shop()
         await shop.look()
@@ -365,7 +369,7 @@ def test_a_cancelled_second_run_tells_nothing_and_ends_quietly(caplog):
         assert (row.unclear, row.compared) == (1, 0)
         gc.collect()
     said = [record.getMessage() for record in caplog.records]
-    assert not [text for text in said if "look" in text or "Task" in text], said  # what earlier tests left may speak
+    assert not [text for text in said if "look" in text or "Task" in text], said
 
 
 def test_a_loop_that_closes_under_a_second_run_is_quiet_and_later_hits_are_checked(caplog):

@@ -248,9 +248,9 @@ class Flights:
             flight.waiters += 1
             return flight
 
-    def flying(self, key: Key) -> bool:
-        """Whether a call of this key is under way."""
-        return key in self._flights
+    def flying(self, key: Key) -> Flight | None:
+        """Give the flight of a key that is under way."""
+        return self._flights.get(key)
 
     @contextlib.contextmanager
     def depending(self, flight: Flight, other: Flight | None) -> Iterator[None]:

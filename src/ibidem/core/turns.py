@@ -47,6 +47,8 @@ class Asked(NamedTuple):
     tool: Tool | None
     """None: no tool of that name is known."""
     access: Access
+    sought: Callable[[], Any] | None = None
+    """Gives what a guard looks for in its place before it comes; None: it is not sure to come as its message has it."""
 
 
 class Place:
@@ -76,7 +78,7 @@ class Place:
         self.turn = turn
         self.number = number
         """From 1."""
-        self.name, self.id, self.tool, self.access = asked
+        self.name, self.id, self.tool, self.access, self.sought = asked
         self.sure = sure
         """Whether `access` is what is executed, rather than what the message says."""
         self.state: State = "entered" if sure else "expected"
@@ -88,8 +90,6 @@ class Place:
         """The calls before it that it may have to wait for."""
         self.parent = current.get()
         """The call in whose body the turn is made."""
-        self.sought: Callable[[], Any] | None = None
-        """Gives what a guard looks for in its place before it comes; None: it is not sure to come as its message has it."""
         self._hazards: dict[int, tuple[Access, Access, Kind | None]] = {}
         self._told: State | None = None
         self._news: Signal | None = None

@@ -153,7 +153,7 @@ class Binding:
         """Say what a call with these raw arguments would do to what, before it is made."""
         return Asked(self.tool.name, id, self.tool, Access(self.tool.effect, self.touched(args)))
 
-    def sought(self, args: Any, config: Mapping[str, Any]) -> Sought | None:
+    def sought(self, args: Any, config: Mapping[str, Any] | None) -> Sought | None:
         """Look for a call before it is made; None: its arguments take the tool itself to be read."""
         if self.shape.quick is None:
             return None

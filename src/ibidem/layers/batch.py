@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from ibidem.core.call import Call, Inner, Key, Outcome, Work
 from ibidem.core.classify import fault_of
 from ibidem.core.copies import NotCopied, private
 from ibidem.core.faults import Fault, is_control_flow
+from ibidem.core.flights import Flight
 from ibidem.core.parties import Party, Table
 from ibidem.core.turns import Place
 from ibidem.layers.execute import returned_by
@@ -30,6 +31,9 @@ from ibidem.layers.timeout import out_of_time
 
 WINDOW = 0.005
 """Seconds without a new call after which those that have come go out."""
+
+NEAR = 0.1
+"""The same while a sibling is on its last lines to here: it comes for certain, as soon as its thread gets its turn."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,16 @@ class Batches:
                 await call.runtime.sleep(0)
             return
         siblings = [each for each in place.turn.places if each is not place and _is_of(call, each) and not each.ended]
+        near: list[tuple[Key, Flight]] = []
         for sibling in siblings:
             if len(party.asked) >= batch.max_size:
                 return
-            self._ask_for(sibling, call, batch, party, table)
+            near += self._ask_for(sibling, call, batch, party, table)
+        while near and len(party.asked) < batch.max_size and call.runtime.may_wait():
+            joined = party.joined
+            near = [(key, flight) for key, flight in near if key not in party.asked and not flight.ended]
+            if near and not await call.runtime.wait(joined, NEAR):
+                break
         rest = [each for each in siblings if each.sought is None]
         while rest and len(party.asked) < batch.max_size and call.runtime.may_wait():
             joined = party.joined
@@ -124,17 +134,26 @@ class Batches:
             if len(party.claimed) > len(rest) or not await call.runtime.wait(joined, WINDOW):
                 return
 
-    def _ask_for(self, sibling: Place, call: Call, batch: Batch, party: Party, table: Table) -> None:
-        """Ask for a call that has not come yet, if it is sure to come, and nothing is in its way or known for it."""
+    def _ask_for(
+        self, sibling: Place, call: Call, batch: Batch, party: Party, table: Table
+    ) -> Iterator[tuple[Key, Flight]]:
+        """Ask for a call that has not come yet, if it is sure to come, and nothing is in its way or known for it.
+
+        Yields:
+            Its key and flight, if it has one already, and so is about to come itself.
+        """
         if sibling.sought is None or sibling.behind or sibling.waits:
             return
         sought = sibling.sought()
         if sought is None or sought.key is None or sought.asker != call.asker or not batch.takes(sought.arguments):
             return
         key = sought.key
-        if self.memo.flights.flying(key) or self.memo.known(key, call.asking) is not None:
-            return
-        table.add(party, key, sought.arguments)
+        flight = self.memo.flights.flying(key)
+        if flight is not None:
+            if flight.call.place is sibling:
+                yield key, flight
+        elif self.memo.known(key, call.asking) is None:
+            table.add(party, key, sought.arguments)
 
 
 async def _request(call: Call, batch: Batch, party: Party, inner: Inner) -> dict[Key, Outcome]:
