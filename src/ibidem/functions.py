@@ -174,6 +174,8 @@ class Arguments:
         """
         if self._ordinary and not kwargs and len(args) == len(self._complete) == len(self._positional):
             return dict(zip(self._positional, args, strict=True))
+        if self._ordinary and not args and kwargs.keys() == self._complete:
+            return kwargs
         if self._ordinary and len(args) <= len(self._positional):
             named = {**self._defaults, **dict(zip(self._positional, args, strict=False)), **kwargs}
             given_twice = kwargs and not kwargs.keys().isdisjoint(self._positional[: len(args)])

@@ -19,6 +19,8 @@ from ibidem.plan.tools import Callee, by_name, nearest
 _MOST = 50
 """Mistakes after which nobody looks for more: a plan may come from anybody."""
 
+_NONE: frozenset[int] = frozenset()
+
 _LONGEST = 20
 """Steps of a circle that are named."""
 
@@ -32,9 +34,9 @@ class Prepared:
     """The number of each step, by id."""
     callees: list[Callee]
     order: Order
-    data: list[set[int]]
+    data: list[frozenset[int]]
     """For each step those whose results it uses."""
-    afters: list[set[int]]
+    afters: list[frozenset[int]]
     """For each step those that it was told to wait for."""
 
 
@@ -65,8 +67,8 @@ def prepare(
     callees = _Callees(guard, by_name(plan.tools if tools is None else tools), admits, awaits=awaits)
     mistakes: list[Mistake] = []
     found: list[Callee | None] = []
-    data: list[set[int]] = []
-    afters: list[set[int]] = []
+    data: list[frozenset[int]] = []
+    afters: list[frozenset[int]] = []
     for step in steps:
         if len(mistakes) >= _MOST:
             raise PlanError(mistakes)
@@ -74,24 +76,22 @@ def prepare(
         found.append(callee)
         if problem is not None:
             mistakes.append(Mistake(step.id, problem))
-        if callee is not None:
+        if callee is not None and not callee.fits(step.arguments):
             mistakes.extend(Mistake(step.id, said) for said in callee.problems(step.arguments))
         used, wrong = _used(plan, step, index)
-        mistakes.extend(Mistake(step.id, said) for said in wrong)
+        waits = frozenset([index[name] for name in step.afters if name in index]) if step.afters else _NONE
+        wrong += [f"there is no step {n!r}{nearest(n, index)}" for n in step.afters if n not in index]
+        if wrong:
+            mistakes.extend(Mistake(step.id, said) for said in wrong)
         data.append(used)
-        waits, unknown = set(), [name for name in step.afters if name not in index]
-        for name in step.afters:
-            if name in index:
-                waits.add(index[name])
         afters.append(waits)
-        mistakes.extend(Mistake(step.id, f"there is no step {n!r}{nearest(n, index)}") for n in unknown)
     order = None
     try:
         accesses = [
             callee.access(step.arguments) if callee is not None else Access(UNDECLARED, ())
             for callee, step in zip(found, steps, strict=True)
         ]
-        order = Order([used | waits for used, waits in zip(data, afters, strict=True)], accesses)
+        order = Order([used | waits if waits else used for used, waits in zip(data, afters, strict=True)], accesses)
     except Cycle as cycle:
         path = [steps[number].id for number in cycle.path]
         shown = " -> ".join(path if len(path) <= _LONGEST else [*path[: _LONGEST - 1], "...", path[-1]])
@@ -101,39 +101,38 @@ def prepare(
     return Prepared(steps, index, [callee for callee in found if callee is not None], order, data, afters)
 
 
-def _used(plan: Plan, step: Step, index: dict[str, int]) -> tuple[set[int], list[str]]:
+def _used(plan: Plan, step: Step, index: dict[str, int]) -> tuple[frozenset[int], list[str]]:
     """Give the steps whose results a step uses, and what is wrong with its references."""
-    used: set[int] = set()
+    used: list[int] = []
     wrong: list[str] = []
     for reference in references(step):
-        if reference.owner is plan and reference.source in index:  # the usual case first: there may be many
-            used.add(index[reference.source])
+        source = reference.source
+        if reference.owner is plan and source in index:  # the usual case first: there may be many
+            used.append(index[source])
             continue
         if len(wrong) >= _MOST:
             break
-        if reference.source == ITEM and not isinstance(reference, Step):
+        if source == ITEM and not isinstance(reference, Step):
             if step.over is None:
                 wrong.append(f"{reference.spelled} stands for an element, and the step is run once: give it map")
         elif reference.owner is not plan:
             wrong.append(f"{reference.spelled} belongs to another plan")
         else:
-            wrong.append(f"there is no step {reference.source!r}{nearest(reference.source, index)}")
+            wrong.append(f"there is no step {source!r}{nearest(source, index)}")
     if step.over is None:
-        return used, wrong
+        return frozenset(used), wrong
     outside = [step.over, *(each.reference for each in step.conditions)]
     wrong.extend(
         f"{reference.spelled} stands for an element, which there is only in the arguments"
         for reference in outside
         if reference.source == ITEM
     )
-    return used, wrong
+    return frozenset(used), wrong
 
 
 def references(step: Step) -> list[Reference]:
     """Give every reference of a step."""
-    found: list[Reference] = []
-    for value in step.arguments.values():
-        found += found_in(value)
+    found = found_in(step.arguments)
     if step.conditions:
         found += [condition.reference for condition in step.conditions]
     if step.over is not None:

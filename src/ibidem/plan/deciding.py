@@ -66,7 +66,7 @@ class Deciding:
         if not self.prepared.steps:
             return None
         self._workers = 1
-        return self._next(None)
+        return self._next()
 
     def _add(self, index: int, element: int) -> None:
         entry = (-self._order.remaining[index], index, element)
@@ -90,8 +90,8 @@ class Deciding:
             self.began[index] = self._runtime.now() - self._zero
         return index, element
 
-    def _next(self, ended: Ended | None, *, helps: bool = False) -> Unit | None:
-        """Note that a step has ended, and give the calling worker its next call.
+    def _next(self, index: int = -1, ended: Ended | None = None, *, helps: bool = False) -> Unit | None:
+        """Note that a step has ended, if one has, and give the calling worker its next call.
 
         If there is more that could run, one other worker is started, which takes it when this one waits, and starts the next
         before it waits itself. One for each call at once would cost as much as the rest of the plan where no call waits.
@@ -100,7 +100,7 @@ class Deciding:
             if helps:
                 self._helps = False
             if ended is not None:
-                self._settle(ended)
+                self._settle(index, ended)
             unit = self._take()
             more = unit is not None and not self._helps and bool(self._ready) and self._workers < self._limit
             if more:
@@ -118,7 +118,7 @@ class Deciding:
         return unit
 
     async def _help(self) -> None:
-        await self.work(self._next(None, helps=True))
+        await self.work(self._next(helps=True))
 
     def _tell(self) -> None:
         """Tell whoever looks; what goes wrong there is nothing to the plan."""
@@ -128,8 +128,7 @@ class Deciding:
         except Exception:
             logger.exception("a plan could not be drawn while it runs; it goes on")
 
-    def _settle(self, ended: Ended) -> None:
-        index = self.prepared.index[ended.id]
+    def _settle(self, index: int, ended: Ended) -> None:
         if self._closed is not None and self.ended[index] is not None:
             return  # its time was over before it ended
         self.ended[index] = ended
@@ -141,9 +140,10 @@ class Deciding:
                 self._gate, held, self._held = None, self._held, []
                 for _, other, element in held:
                     self._add(other, element)
+        waiting = self._waiting
         for follower in self._order.followers[index]:
-            self._waiting[follower] -= 1
-            if not self._waiting[follower]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
                 self._add(follower, -1)
         if self._options.on_fault == "stop" and ended.state == "failed" and not ended.is_optional and not self._closed:
             message = f"Not begun: step {ended.id!r} failed, and the plan stops at the first failure."

@@ -27,18 +27,19 @@ class Order:
         Cycle: The steps wait for each other in a circle.
     """
 
-    def __init__(self, needs: Sequence[set[int]], accesses: Sequence[Access]) -> None:
-        self.needs = needs
+    def __init__(self, needs: Sequence[frozenset[int]], accesses: Sequence[Access]) -> None:
+        self.needs = list(needs)
+        """For each step those that it waits for."""
         self.hazards: dict[tuple[int, int], Kind] = {}
         """Why a step waits for another that it was not told to wait for."""
-        self.sequence = _sequence(needs)
-        """An order in which the steps could run one by one."""
-        self._add_hazards(accesses)
         self.followers: list[list[int]] = [[] for _ in needs]
         """For each step those that wait for it."""
         for step, waited in enumerate(needs):
             for other in waited:
                 self.followers[other].append(step)
+        self.sequence = _sequence(self.needs, self.followers)
+        """An order in which the steps could run one by one."""
+        self._add_hazards(accesses)
         self.remaining = [1] * len(needs)
         """For each step the longest way from it to the end, in steps."""
         for step in reversed(self.sequence):
@@ -46,22 +47,23 @@ class Order:
                 self.remaining[step] = 1 + max([self.remaining[other] for other in self.followers[step]])
 
     def _add_hazards(self, accesses: Sequence[Access]) -> None:
-        ordered = [
-            step
-            for step in self.sequence
-            if accesses[step].effect.declared and not isinstance(accesses[step].effect, (Pure, Nested))
-        ]
-        if not any(accesses[step].effect.changes for step in ordered):
+        if not any(access.effect.changes for access in accesses):
             return
-        for place, later in enumerate(ordered):
-            changes = accesses[later].effect.changes
-            for earlier in ordered[:place]:
-                if earlier in self.needs[later] or not (changes or accesses[earlier].effect.changes):
-                    continue
-                kind = hazard(accesses[earlier], accesses[later])
+        before: list[int] = []
+        changing: list[int] = []
+        for later in self.sequence:
+            effect = accesses[later].effect
+            if not effect.declared or isinstance(effect, (Pure, Nested)):
+                continue
+            for earlier in before if effect.changes else changing:  # what only reads passes what only reads
+                kind = None if earlier in self.needs[later] else hazard(accesses[earlier], accesses[later])
                 if kind is not None:
                     self.hazards[earlier, later] = kind
-                    self.needs[later].add(earlier)
+                    self.needs[later] |= {earlier}
+                    self.followers[earlier].append(later)
+            before.append(later)
+            if effect.changes:
+                changing.append(later)
 
     @cached_property
     def batches(self) -> list[list[int]]:
@@ -98,22 +100,18 @@ class Cycle(ValueError):  # noqa: N818
         self.path = path
 
 
-def _sequence(needs: Sequence[set[int]]) -> list[int]:
+def _sequence(needs: Sequence[frozenset[int]], followers: Sequence[Sequence[int]]) -> list[int]:
     """Order the steps as written, as far as what they need allows.
 
     Not by `graphlib`, whose order within a batch is not that of writing.
     """
     waiting = [len(waited) for waited in needs]
-    followers: dict[int, list[int]] = {}
-    for step, waited in enumerate(needs):
-        for other in waited:
-            followers.setdefault(other, []).append(step)
     ready = [step for step, count in enumerate(waiting) if not count]
     found: list[int] = []
     while ready:
         step = heapq.heappop(ready)
         found.append(step)
-        for follower in followers.get(step, ()):
+        for follower in followers[step]:
             waiting[follower] -= 1
             if not waiting[follower]:
                 heapq.heappush(ready, follower)
@@ -122,7 +120,7 @@ def _sequence(needs: Sequence[set[int]]) -> list[int]:
     return found
 
 
-def _circle(needs: Mapping[int, set[int]]) -> list[int]:
+def _circle(needs: Mapping[int, frozenset[int]]) -> list[int]:
     try:
         TopologicalSorter(needs).prepare()
     except CycleError as problem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from typing import Any
 
 from ibidem.core.call import Outcome
@@ -21,6 +22,7 @@ from ibidem.plan.references import ITEM, NotThere, Reference, filled, follow
 from ibidem.plan.results import Ended, Result, own_fault, together, upstream_failed
 from ibidem.plan.resuming import AnotherAsks, Attempt
 from ibidem.plan.steps import Plan, Step
+from ibidem.plan.tools import Callee
 from ibidem.plan.workers import Options, Tasks, Threads
 
 __all__ = ["Options", "arun", "prepare", "run"]
@@ -101,16 +103,17 @@ class Run(Deciding):
             if count % _IN_A_ROW == 0:
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._runtime.sleep(0)
-            unit = self._next(ended)
+            unit = self._next(index, ended)
 
     async def _begin(self, index: int) -> Ended | None:
         """Run a step; None: its calls for each element are ready."""
         step = self.prepared.steps[index]
         if self._options.observe is not None:
             self._tell()
-        blocked = self._blocked(index)
-        if blocked is not None:
-            return blocked
+        if self._blocking:
+            blocked = self._blocked(index)
+            if blocked is not None:
+                return blocked
         try:
             for condition in step.conditions:
                 if not holds(condition, self._look):
@@ -165,8 +168,14 @@ class Run(Deciding):
         whole = together(fan.outcomes)
         return self._end(index, "failed" if whole.failed else "done", whole, calls=len(fan.elements))
 
-    async def _call(self, index: int, element: int, arguments: dict[str, Any]) -> Outcome:
+    def _call(self, index: int, element: int, arguments: dict[str, Any]) -> Awaitable[Outcome]:
+        """Make a call of a step: at once where nobody is asked first, and nothing is to be kept for a resume."""
         callee = self.prepared.callees[index]
+        if self._attempt is None and self._options.approve is None:
+            return callee(arguments, self._runtime)
+        return self._call_with_care(callee, index, element, arguments)
+
+    async def _call_with_care(self, callee: Callee, index: int, element: int, arguments: dict[str, Any]) -> Outcome:
         attempt, approve = self._attempt, self._options.approve
         unit = (self.prepared.steps[index].id, element)
         if attempt is None:

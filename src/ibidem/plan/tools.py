@@ -42,7 +42,7 @@ class Callee:
         self.bound: Bound = guard or binding_of(target) or Bound(_process_guard(), NOBODY)
         self.name = name_of(target)
         self.wrapped = running._wrapped(self.bound, adapt(target, self.bound))
-        self._ask = getattr(self.wrapped, "__ibidem_ask__", None)
+        self._ask = None if self.bound.guard.off else getattr(self.wrapped, "__ibidem_ask__", None)
         self._binding = getattr(self.wrapped, "__ibidem_binding__", None)
         self._shape = self._binding.shape if self._binding is not None else _shape(target)
         known = self._binding.tool if self._binding is not None else getattr(self.wrapped, "__ibidem_tool__", None)
@@ -89,7 +89,7 @@ class Callee:
 
     async def __call__(self, arguments: dict[str, Any], runtime: Runtime) -> Outcome:
         """Call the tool through the guard; what fails is a fault, and control flow passes."""
-        if self._ask is None or self.bound.guard.off:
+        if self._ask is None:
             if runtime is BLOCKING:
                 return running.run(self.bound, self.wrapped, (), arguments)
             return await running.arun(self.bound, self.wrapped, (), arguments)
@@ -98,6 +98,13 @@ class Callee:
             return asked if isinstance(asked, Outcome) else await self.bound.guard.through(asked)
         except Exception as problem:
             return running._failed(problem, None)
+
+    def fits(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether there is nothing wrong with the arguments of a step, as far as their names tell; False: look closer."""
+        if self._shape is not None or self._schema is not None:
+            return False
+        names = self._names
+        return (names is None or names.issuperset(arguments)) and self._required.issubset(arguments)
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterable[str]:
         """Say what is wrong with the arguments of a step, as far as that can be told before it runs."""
