@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ class Toolbox:
         self._defaults = defaults
         self._breakers: dict[str, Breaker] = {}
         self._trust_mcp = trust_mcp
+        self.twins = Twins()
         self._looking = threading.local()
         self._warned: set[str] = set()
 
@@ -115,6 +117,28 @@ class Toolbox:
                 IbidemWarning,
                 stacklevel=3,
             )
+
+
+class Twins:
+    """The wrapped tools of one guard: a tool that comes again, with each message say, has one."""
+
+    MOST = 1000
+    """Those that are kept: tools made for one request must not pile up. One pushed out too early is made again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, Any], tuple[weakref.ref[Any], Any]] = {}
+
+    def get(self, plain: Any, given: Any) -> Any:
+        """Give the twin of a tool for who asks, or None."""
+        found = self._known.get((id(plain), given))
+        return found[1] if found is not None and found[0]() is plain else None
+
+    def keep(self, plain: Any, given: Any, twin: Any) -> None:
+        """Keep a twin. It holds its tool, so it is kept until others have pushed it out, or the guard goes."""
+        for old in list(self._known)[: -self.MOST]:
+            self._known.pop(old, None)
+        key = id(plain), given
+        self._known[key] = (weakref.ref(plain, lambda _: self._known.pop(key, None)), twin)
 
 
 def _held(function: Any) -> Iterator[tuple[str, Any]]:

@@ -6,14 +6,17 @@ R14 (what the key is made of), R17 (replays), R20 (nothing unless declared).
 import asyncio
 import copy
 import datetime as dt
+import gc
 import itertools
 import json
 import pickle
 import threading
+import weakref
 from typing import Annotated, Any, Literal
 
 import pytest
 from adapter_kit import BOTH, Counter, Heard, ask, call, came, ending, plain, wait
+from anthropic import beta_tool
 from langchain_core.callbacks import CallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -117,6 +120,15 @@ class OwnInvoke(Bare):
 class OwnArun(StructuredTool):
     async def _arun(self, *args: Any, config: RunnableConfig, run_manager: Any = None, **kwargs: Any) -> str:
         return f"own arun: {kwargs}"
+
+
+def of_anthropic():
+    @beta_tool
+    def look(key: str) -> str:
+        """Look."""
+        return key
+
+    return look
 
 
 def of_structured_subclass():
@@ -1085,9 +1097,6 @@ def test_off_leaves_everything_as_it_is(monkeypatch):
 
 def test_tools_made_for_one_request_are_let_go():
     """A guard lives as long as a server; a tool made for one request does not."""
-    import gc
-    import weakref
-
     guard = Guard(reads=["get"])
     kept = []
     for number in range(2500):
@@ -1103,6 +1112,19 @@ def test_tools_made_for_one_request_are_let_go():
     del made
     gc.collect()
     assert sum(each() is not None for each in kept) < 2000
+
+
+@pytest.mark.parametrize("of", [of_sync, of_anthropic])
+def test_guards_made_for_one_request_are_let_go(of):
+    """A wrapped tool holds its guard, so nothing that outlives both may hold the tool."""
+    plain, gone = of(), []
+    for _ in range(3):
+        guard = Guard(reads=["*"])
+        ibidem.wrap(plain, guard)
+        gone.append(weakref.ref(guard))
+        del guard
+    gc.collect()
+    assert [each() for each in gone] == [None] * 3
 
 
 def test_a_literal_and_an_enum_keep_their_types():

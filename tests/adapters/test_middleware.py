@@ -1,16 +1,20 @@
 """`ibidem.Middleware`: everything a wrapped agent does, whatever its place in the list and whoever stands beside it."""
 
 import asyncio
+import inspect
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from adapter_kit import BOTH, Counter, ai, ask, call, came, contents, saying, thread
+from adapter_kit import BOTH, Counter, Scripted, ai, ask, call, came, contents, saying, thread
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware, ToolRetryMiddleware
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
+from langsmith import tracing_context
 
 import ibidem
 from ibidem import Batch, Guard, Read, Retry, Write
@@ -221,3 +225,50 @@ def test_a_guard_and_options_are_refused():
 def test_it_answers_for_its_guard():
     guard = Guard()
     assert ibidem.guard_of(ibidem.Middleware(guard)) is guard
+
+
+class Awaiting(Scripted):
+    """A model that takes no thread either."""
+
+    async def _agenerate(self, *args, **kwargs):
+        return self._generate(*args, **kwargs)
+
+
+class TestHops:
+    """LangSmith, by which LangChain has each middleware wrapped, takes a coroutine function through an executor."""
+
+    @staticmethod
+    async def waits_for_threads(make) -> bool:
+        """Run an agent of asynchronous tools while every thread of the loop's default executor is busy."""
+        loop, free = asyncio.get_running_loop(), threading.Event()
+        with ThreadPoolExecutor(1) as executor:
+            loop.set_default_executor(executor)
+
+            @tool
+            async def get(key: str) -> str:
+                """Get."""
+                return key
+
+            model = Awaiting(answer=saying(ai(call("get", {"key": "a"})), "done").answer)
+            agent = create_agent(model, [get], middleware=[make()])
+            busy = loop.run_in_executor(None, free.wait)
+            running = asyncio.ensure_future(agent.ainvoke({"messages": [HumanMessage("x")]}))
+            ended, _ = await asyncio.wait([running], timeout=1)
+            free.set()
+            await busy
+            said = [m for m in (await running)["messages"] if isinstance(m, ToolMessage)]
+            assert contents(said) == ["a"]
+            return not ended
+
+    def test_no_call_waits_for_a_thread_that_it_does_not_need(self):
+        assert not asyncio.run(self.waits_for_threads(lambda: ibidem.Middleware(reads=["get"])))
+
+    def test_another_middleware_would(self):
+        assert asyncio.run(self.waits_for_threads(Around))
+
+    def test_what_is_traced_from_the_start_is_a_coroutine_function(self):
+        """Only so does its span in a trace end when the call does."""
+        ours = ibidem.Middleware(reads=["get"])
+        with tracing_context(enabled=True):
+            assert inspect.iscoroutinefunction(ours.awrap_tool_call)
+        assert not inspect.iscoroutinefunction(ours.awrap_tool_call)

@@ -13,7 +13,6 @@ import copy
 import functools
 import inspect
 import uuid
-import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -30,7 +29,6 @@ from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import Effect
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import Runtime
-from ibidem.guard import Guard
 from ibidem.wrapping import binding_of
 
 Validated = tuple[tuple[Any, ...], dict[str, Any]]
@@ -63,31 +61,22 @@ def adapt(tool: Any, bound: Bound, effect: Effect | None = None) -> Any:
     """
     if not isinstance(tool, sdk.BaseFunctionTool):
         return tool
+    twins = bound.guard.toolbox.twins
+    twin = twins.get(tool, bound.given) if effect is None else None
+    if twin is not None:
+        bound.guard.toolbox.saw(twin.__ibidem_tool__)
+        return twin
     already = binding_of(tool)
     if already is not None:
         if already.guard is not bound.guard:
             raise functions.another_guard(tool)
-        if already.given == bound.given:
-            bound.guard.toolbox.saw(tool.__ibidem_tool__)  # type: ignore[attr-defined]
-            return tool
-        tool = tool.__ibidem_plain__  # type: ignore[attr-defined]
-    twins = _twins.setdefault(bound.guard, {})
-    key = (id(tool), bound.given)
-    found = twins.get(key)
-    if found is not None and found[0]() is tool and effect is None:
-        bound.guard.toolbox.saw(found[1].__ibidem_tool__)
-        return found[1]
+        if already.given != bound.given:
+            return adapt(tool.__ibidem_plain__, bound, effect)  # type: ignore[attr-defined]
+        bound.guard.toolbox.saw(tool.__ibidem_tool__)  # type: ignore[attr-defined]
+        return tool
     twin = _twin(tool, bound, effect)
-    for old in list(twins)[:-_TWINS]:
-        twins.pop(old, None)
-    twins[key] = (weakref.ref(tool, lambda _: twins.pop(key, None)), twin)
+    twins.keep(tool, bound.given, twin)
     return twin
-
-
-_twins: weakref.WeakKeyDictionary[Guard, dict[Any, tuple[Any, Any]]] = weakref.WeakKeyDictionary()
-"""The twins of each guard by tool. A twin holds its tool, so an entry lives until others have pushed it out."""
-
-_TWINS = 1000
 
 
 def _twin(plain: Any, bound: Bound, effect: Effect | None) -> Any:

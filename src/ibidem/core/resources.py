@@ -123,6 +123,19 @@ class Template:
         Arguments are literals: a `*` or `:` in them means itself. None, a missing argument, an empty list, or a value
         without an obvious text widens the resource to everything below what precedes it; a list names each element.
         """
+        path = []
+        for segment in self.segments:
+            text = ""
+            for literal, field in segment:
+                value = arguments.get(field) if field else literal
+                if type(value) is not str:
+                    return self._fill_with_each(arguments)
+                text += value
+            path.append(text)
+        return [Resource(tuple(path), self.below)]
+
+    def _fill_with_each(self, arguments: Mapping[str, Any]) -> list[Resource]:
+        """Do the same for arguments that are not all text: each may name several segments, or none."""
         choices: list[list[str]] = []
         below = self.below
         for segment in self.segments:

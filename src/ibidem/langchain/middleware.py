@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage
 from langchain_core.tools import BaseTool
+from langchain_core.tracers import context as tracing
 from langgraph.prebuilt import ToolNode as PlainToolNode
 
 from ibidem import langchain
@@ -16,9 +18,9 @@ from ibidem.core.asker import NOBODY
 from ibidem.guard import Guard
 from ibidem.langchain.failures import deciding, is_decided, message_for
 from ibidem.langgraph.turns import Twins, sibling_place
-from ibidem.wrapping import binding_of
 
 Handler = Callable[[Any], Any]
+AsyncHandler = Callable[[Any], Awaitable[Any]]
 
 
 class Middleware(AgentMiddleware[Any, Any, Any]):
@@ -60,8 +62,21 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
         with place:
             return self._told(twin, request, handler)
 
-    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Do the same on an event loop."""
+    @property
+    def awrap_tool_call(self) -> Callable[[Any, AsyncHandler], Awaitable[Any]]:  # type: ignore[override]
+        """Do the same on an event loop.
+
+        When an agent is made, LangChain lets LangSmith wrap this, and that takes a coroutine function through the loop's
+        default executor twice a call, traced or not: behind busy threads even a hit would wait for them. A function that
+        returns a coroutine goes straight through. Its span in a trace would end too early, so tracing that is on by then
+        gets the coroutine function.
+        """
+        return self._awrap_tool_call if tracing._tracing_v2_is_enabled() else self._wrap_without_hops
+
+    def _wrap_without_hops(self, request: Any, handler: AsyncHandler) -> Awaitable[Any]:
+        return self._awrap_tool_call(request, handler)
+
+    async def _awrap_tool_call(self, request: Any, handler: AsyncHandler) -> Any:
         twin = self._twin(request)
         if twin is None:
             return await handler(request)
@@ -105,21 +120,23 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
         tool = request.tool
         if tool is None or self.__ibidem__.guard.off:
             return None
-        known = binding_of(tool)
+        known = tool.__ibidem__ if hasattr(type(tool), "__ibidem__") else None
         if known is not None and known.guard is not self.__ibidem__.guard:
             return None  # it passes another guard already, and a call passes one only
         return langchain.adapt(tool, self.__ibidem__)
 
     def _place(self, request: Any, handler: Any) -> Any:
         """Find the place of a call among its siblings, which the last message of the state names."""
-        runtime = request.runtime
-        tools = {tool.name: tool for tool in getattr(runtime, "tools", None) or () if isinstance(tool, BaseTool)}
-        tools[request.tool.name] = request.tool
-        names = {call["name"] for call in _last_calls(request.state)} & tools.keys()
-        twins: Twins = {name: (tools[name], langchain.adapt(tools[name], self.__ibidem__)) for name in names}
-        whole = self._is_alone(handler)
-        guard = self.__ibidem__.guard
-        return sibling_place(guard, twins, request.tool_call, request.state, "messages", runtime.config, whole=whole)
+        calls = _last_calls(request.state)
+        if len(calls) < 2:
+            return None
+        names = {call["name"] for call in calls}
+        tools = [tool for tool in getattr(request.runtime, "tools", None) or () if isinstance(tool, BaseTool)]
+        named = {tool.name: tool for tool in [*tools, request.tool] if tool.name in names}
+        twins: Twins = {name: (tool, langchain.adapt(tool, self.__ibidem__)) for name, tool in named.items()}
+        guard, whole = self.__ibidem__.guard, functools.partial(self._is_alone, handler)
+        config = request.runtime.config
+        return sibling_place(guard, twins, request.tool_call, request.state, "messages", config, whole=whole)
 
     def _is_alone(self, handler: Any) -> bool:
         """Whether nothing but this middleware stands between a message and the tools.

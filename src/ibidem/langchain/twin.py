@@ -13,7 +13,6 @@ import functools
 import inspect
 import operator
 import typing
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,6 @@ from langchain_core.tools import BaseTool
 from ibidem.bound import Bound
 from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
-from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding, Note, annotated, note
 from ibidem.langchain.failures import aanswered, answered, is_decided
 from ibidem.langchain.shape import Shape
@@ -36,33 +34,23 @@ def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseToo
     Raises:
         ValueError: It already passes another guard.
     """
+    twins = bound.guard.toolbox.twins
+    twin = twins.get(tool, bound.given) if effect is None else None
+    if twin is not None:
+        bound.guard.toolbox.saw(twin.__ibidem_binding__.tool)
+        return twin  # type: ignore[no-any-return]
     already = binding_of(tool)
     if already is not None:
         if already.guard is not bound.guard:
             raise another_guard(tool)
         binding: Binding = tool.__ibidem_binding__  # type: ignore[attr-defined]
-        if already.given == bound.given:
-            bound.guard.toolbox.saw(binding.tool)
-            return tool
-        tool = binding.plain
-    twins = _twins.setdefault(bound.guard, {})
-    key = (id(tool), bound.given)
-    found = twins.get(key)
-    if found is not None and found[0]() is tool and effect is None:
-        bound.guard.toolbox.saw(found[1].__ibidem_binding__.tool)  # type: ignore[attr-defined]
-        return found[1]
+        if already.given != bound.given:
+            return adapt(binding.plain, bound, effect)
+        bound.guard.toolbox.saw(binding.tool)
+        return tool
     twin = _twin(tool, Binding(tool, bound, effect))
-    for old in list(twins)[:-_TWINS]:
-        twins.pop(old, None)
-    twins[key] = (weakref.ref(tool, lambda _: twins.pop(key, None)), twin)
+    twins.keep(tool, bound.given, twin)
     return twin
-
-
-_twins: weakref.WeakKeyDictionary[Guard, dict[Any, tuple[Any, BaseTool]]] = weakref.WeakKeyDictionary()
-"""The twins of each guard by tool. A twin holds its tool, so an entry lives until others have pushed it out."""
-
-_TWINS = 1000
-"""Twins that a guard keeps: tools made for one request must not pile up. One pushed out too early is made again."""
 
 
 def _twin(plain: BaseTool, binding: Binding) -> BaseTool:

@@ -120,7 +120,11 @@ class GuardedNode(PlainToolNode):
         guard = self.__ibidem__.guard
         if guard.off:
             return None
-        state, config, whole = tool_runtime.state, tool_runtime.config, self.sent_whole and self._is_plain
+        state, config = tool_runtime.state, tool_runtime.config
+
+        def whole() -> bool:
+            return self.sent_whole and self._is_plain
+
         return sibling_place(guard, self._twins, call, state, self._messages_key, config, whole=whole)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, ToolMessage
@@ -106,7 +106,7 @@ def _waits(place: Place, other: Place) -> bool:
 
 
 def sibling_place(
-    guard: Guard, twins: Twins, call: Any, state: Any, key: str, config: Any, *, whole: bool
+    guard: Guard, twins: Twins, call: Any, state: Any, key: str, config: Any, *, whole: Callable[[], bool]
 ) -> Place | None:
     """Find the place of a call that is a task of its own: the last message of its graph names its siblings.
 
@@ -117,7 +117,7 @@ def sibling_place(
         state: Of the graph.
         key: Where its messages are.
         config: LangChain's.
-        whole: Whether all calls of the message are sent, as they stand there.
+        whole: Tells whether all calls of the message are sent, as they stand there.
     """
     message, answered = _message(state, key)
     if message is None or not matters(twins, message.tool_calls):
@@ -137,7 +137,7 @@ def sibling_place(
         for place in turn.places:
             if place.id in answered:  # by a person, say: it does not come
                 place.end("done")
-        if whole:
+        if whole():
             let_ask_for(turn, twins, message.tool_calls, config)
         return turn
 

@@ -162,7 +162,7 @@ class Memo:
         except NotCopied as problem:
             self.note(call, str(problem))
             return None
-        outcome = replace(outcome, value=value)
+        outcome = outcome if value is outcome.value else replace(outcome, value=value)
         also = call.effect.touched_also(call.arguments, value)
         if also is None:
             self.note(call, "also= failed to say what the result depends on")
