@@ -95,7 +95,11 @@ def server() -> Iterator[tuple[str, list[int]]]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Products)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256
+        """Connections that may wait; of 20 at once, five would be taken and the others come again after a second."""
+
+    http = Server(("127.0.0.1", 0), Products)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{http.server_port}/products?ids=", requests

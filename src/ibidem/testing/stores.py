@@ -196,12 +196,15 @@ class StoreSuite:
         store = self.make_store(Clock())
         stamps, count = store.stamps, 2
         world, finished, looks = [0] * count, [0] * count, [0] * count
+        stale: list[str] = []
         locks = [threading.Lock() for _ in range(count)]
         cells: list[tuple[Cell, ...]] = [read_cells(resources(f"r:{n}")) for n in range(count)]
 
         def write(n: int) -> None:
             raised = write_cells(resources(f"r:{n}"))
             for _ in range(rounds):
+                if stale:
+                    return
                 seen = looks[n]
                 with locks[n]:
                     change = stamps.open(raised, raised)
@@ -214,16 +217,17 @@ class StoreSuite:
                     time.sleep(0)
 
         def read(n: int) -> None:
-            while finished[n] < rounds:
+            while finished[n] < rounds and not stale:
                 snapshot = stamps.now()
                 value = world[n]
                 if stamps.still(cells[n]) and stamps.fresh(cells[n], snapshot):
                     store.put(a_key(f"{n}"), an_entry(value=value, snapshot=snapshot, cells=cells[n]))
                 known = finished[n]
                 entry = store.get(a_key(f"{n}"))
-                if entry is not None and stamps.fresh(entry.cells, entry.snapshot):
-                    assert entry.value >= known, f"{entry.value} was served after {known} had been written"
+                if entry is not None and stamps.fresh(entry.cells, entry.snapshot) and entry.value < known:
+                    stale.append(f"{entry.value} was served after {known} had been written")
                 looks[n] += 1
 
         with eager_switching():
             in_threads(*(partial(do, n) for n in range(count) for do in (write, read, read)))
+        assert not stale, stale[0]
