@@ -2,8 +2,11 @@
 
 import gc
 
+import pytest
 
-def pytest_collection_finish() -> None:
-    """Leave out of collections what the imports made: tests that collect would each go through the frameworks again."""
+
+@pytest.fixture(scope="module", autouse=True)
+def _collections_pass_over_what_was_there_before():
+    """Leave out of collections what imports and earlier modules made: a test that collects would go through all of it."""
     gc.collect()
     gc.freeze()
