@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -126,19 +125,30 @@ class Twins:
     """Those that are kept: tools made for one request must not pile up. One pushed out too early is made again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, Any], tuple[weakref.ref[Any], Any]] = {}
+        self._known: dict[tuple[int, Any], tuple[Any, Any]] = {}
 
     def get(self, plain: Any, given: Any) -> Any:
         """Give the twin of a tool for who asks, or None."""
         found = self._known.get((id(plain), given))
-        return found[1] if found is not None and found[0]() is plain else None
+        return found[1] if found is not None and found[0] is plain else None
 
-    def keep(self, plain: Any, given: Any, twin: Any) -> None:
-        """Keep a twin. It holds its tool, so it is kept until others have pushed it out, or the guard goes."""
+    def keep(self, plain: Any, given: Any, twin: Any, *, instead: bool) -> Any:
+        """Keep a twin until others have pushed it out, or the guard goes.
+
+        Args:
+            plain: The tool.
+            given: Who asks.
+            twin: The wrapped one.
+            instead: Whether it takes the place of one that is there, being wrapped with an effect of its own.
+
+        Returns:
+            The one that is kept: threads that come at once get the same, since a turn knows its calls by it.
+        """
         for old in list(self._known)[: -self.MOST]:
             self._known.pop(old, None)
-        key = id(plain), given
-        self._known[key] = (weakref.ref(plain, lambda _: self._known.pop(key, None)), twin)
+        if instead:
+            self._known.pop((id(plain), given), None)
+        return self._known.setdefault((id(plain), given), (plain, twin))[1]
 
 
 def _held(function: Any) -> Iterator[tuple[str, Any]]:

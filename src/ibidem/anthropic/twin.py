@@ -75,8 +75,7 @@ def adapt(tool: Any, bound: Bound, effect: Effect | None = None) -> Any:
         bound.guard.toolbox.saw(tool.__ibidem_tool__)  # type: ignore[attr-defined]
         return tool
     twin = _twin(tool, bound, effect)
-    twins.keep(tool, bound.given, twin)
-    return twin
+    return twins.keep(tool, bound.given, twin, instead=effect is not None)
 
 
 def _twin(plain: Any, bound: Bound, effect: Effect | None) -> Any:

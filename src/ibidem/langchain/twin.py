@@ -49,8 +49,8 @@ def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseToo
         bound.guard.toolbox.saw(binding.tool)
         return tool
     twin = _twin(tool, Binding(tool, bound, effect))
-    twins.keep(tool, bound.given, twin)
-    return twin
+    kept: BaseTool = twins.keep(tool, bound.given, twin, instead=effect is not None)
+    return kept
 
 
 def _twin(plain: BaseTool, binding: Binding) -> BaseTool:
