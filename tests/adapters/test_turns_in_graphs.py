@@ -218,12 +218,14 @@ def test_the_last_turn_names_what_was_ordered_after_what_and_draws_it(way, kind)
     guard = Guard(effects=EFFECTS)
     run(way, KINDS[kind](calls, World().tools, guard))
     summary = guard.last_turn()
-    assert [(row.number, row.tool, row.after) for row in summary] == [
-        (1, "put", ""),
-        (2, "get", "1 put (read after write)"),
-        (3, "get", ""),
+    assert [(row.number, row.tool, [str(each) for each in row.after]) for row in summary] == [
+        (1, "put", []),
+        (2, "get", ["1 put (read after write)"]),
+        (3, "get", []),
     ]
-    assert "1 put (read after write)" in summary._repr_html_()
+    picture, table = summary._repr_html_().split("<table")
+    assert "1 put (read after write)" in table
+    assert (picture.count("<rect"), picture.count("<title>1 put (read after write)</title>")) == (3, 1)
 
 
 @BOTH

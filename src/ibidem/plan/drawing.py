@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ibidem.plan.checking import prepare, references
 from ibidem.plan.mistakes import PlanError
+from ibidem.report.diagram import Arrow, Box, diagram
 from ibidem.report.views import ROWS, escaped, page
 from ibidem.report.words import cut, plain
 
@@ -162,7 +163,7 @@ def outline_text(plan: Plan) -> str:
 
 
 def outline_html(plan: Plan) -> str:
-    """Draw a plan that has not run."""
+    """Draw a plan that has not run: what needs what as a picture, and each step in a row."""
     side = "text-align:left;vertical-align:top;padding:.1em .7em;border:0"
     rows = outline(plan)
     body = ""
@@ -172,9 +173,27 @@ def outline_html(plan: Plan) -> str:
     more = f"<div>and {len(rows) - ROWS:,} more</div>" if len(rows) > ROWS else ""
     return page(
         f'<div style="font-weight:bold">a plan of {len(rows)} step{"" if len(rows) == 1 else "s"}, not run yet</div>'
+        f"{_diagram(plan)}"
         '<table style="border-collapse:collapse;border:0;color:inherit;background:transparent;font-size:inherit">'
         f"<tbody>{body}</tbody></table>{more}"
     )
+
+
+def _diagram(plan: Plan) -> str:
+    """Draw what needs what; a dashed arrow is an order without a result."""
+    numbers = {name: number for number, name in enumerate(plan.steps)}
+    boxes, arrows, drawn = [], [], set()
+    for name, step in plan.steps.items():
+        marks = [*(["for each"] if step.over is not None else []), *(["optional"] if step.is_optional else [])]
+        marks += ["if ..."] if step.conditions else []
+        boxes.append(Box(name, ", ".join(marks) or ("" if name == step.tool_name else step.tool_name)))
+        waits = [(reference.source, reference.spelled, False) for reference in references(step)]
+        for source, why, dashed in [*waits, *((other, f"after {other}", True) for other in step.afters)]:
+            edge = numbers.get(source), numbers[name]
+            if edge[0] is not None and edge not in drawn:
+                drawn.add(edge)
+                arrows.append(Arrow(edge[0], edge[1], why, dashed=dashed))
+    return diagram("what needs what", boxes, arrows)
 
 
 def to_mermaid(plan: Plan, guard: Any = None) -> str:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
 from ibidem.core.call import Outcome
+from ibidem.core.hazards import After
+from ibidem.report.diagram import Arrow, Box, diagram
 from ibidem.report.tables import Rows
-from ibidem.report.views import Table
+from ibidem.report.views import Table, page
 from ibidem.report.words import counted
 
 TURNS = 2_000
@@ -32,16 +34,15 @@ class Ended:
     timed_out: bool = False
     number: int = 0
     """Its place in its turn, from 1; 0: nobody had to wait there."""
-    after: str = ""
+    after: tuple[After, ...] = ()
     """The earlier calls of its turn that it was ordered after, and why."""
 
     @classmethod
     def of(cls, tool: str, outcome: Outcome, number: int = 0) -> Ended:
         fault = outcome.fault
         kind, message = (fault.kind, fault.message) if fault is not None and outcome.failed else ("", "")
-        after = "; ".join(map(str, outcome.after))
         late = _timed_out(outcome)
-        return cls(tool, outcome.how, kind, message, outcome.attempts, outcome.elapsed, late, number, after)
+        return cls(tool, outcome.how, kind, message, outcome.attempts, outcome.elapsed, late, number, outcome.after)
 
 
 class Summary(Rows[Ended]):
@@ -73,8 +74,27 @@ class Summary(Rows[Ended]):
         heads = ["tool", "how", "fault", "attempts", "seconds", "message"]
         if any(r.after for r in self.rows):
             heads = ["", *heads[:2], "after", *heads[2:]]
-            rows = [[r.number or "", *row[:2], r.after, *row[2:]] for r, row in zip(self.rows, rows, strict=True)]
+            said = ["; ".join(map(str, row.after)) for row in self.rows]
+            rows = [
+                [r.number or "", *row[:2], after, *row[2:]] for r, after, row in zip(self.rows, said, rows, strict=True)
+            ]
         return Table(str(self), heads, rows)
+
+    def _repr_html_(self) -> str:
+        """Draw the order of the calls, without the arrows that others imply, and each call in a row."""
+        boxes = [Box(f"{row.number} {row.tool}", row.kind or row.how) for row in self.rows]
+        places = {row.number: place for place, row in enumerate(self.rows)}
+        above: dict[int, set[int]] = {}
+        arrows = []
+        for row in self.rows:
+            above[row.number] = set()
+            for each in sorted(row.after, reverse=True):
+                if each.number in places and each.number not in above[row.number]:
+                    why = str(each)
+                    arrows.append(Arrow(places[each.number], places[row.number], why, dashed=each.ended == "late"))
+                    above[row.number] |= {each.number, *above[each.number]}
+        drawn = diagram("the order of the calls", boxes, arrows)
+        return (page(drawn) if drawn else "") + super()._repr_html_()
 
 
 class Outcomes(Sequence[Outcome]):
