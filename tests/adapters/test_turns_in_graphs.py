@@ -323,3 +323,35 @@ def test_calls_of_one_id_keep_their_order_too(way, kind):
     graph = KINDS[kind](calls, World().tools, Guard(effects=EFFECTS))
     found = ask(way, graph, {"messages": [HumanMessage("x")]})
     assert contents(m for m in found["messages"] if isinstance(m, ToolMessage)) == ["ok", "a=1"]
+
+
+@BOTH
+@pytest.mark.parametrize("kind", APART)
+def test_calls_of_one_id_are_told_apart_by_their_tools_and_their_tasks(way, kind):
+    world = World()
+
+    @tool
+    def touch(key: str) -> str:
+        """Look at how often it was touched, and touch it."""
+        seen = world.state.get(key, 0)
+        time.sleep(0.005)
+        world.state[key] = seen + 1
+        return f"touched {seen}"
+
+    calls = [call(name, {"key": "a"}, "same") for name in ("get", "touch", "touch", "get", "touch", "get")]
+    graph = KINDS[kind](calls, [*world.tools, touch], Guard(effects={**EFFECTS, "touch": Write("k:{key}")}))
+    found = ask(way, graph, {"messages": [HumanMessage("x")]})
+    answers = contents(m for m in found["messages"] if isinstance(m, ToolMessage))
+    assert answers == ["a=0", "touched 0", "touched 1", "a=2", "touched 2", "a=3"]
+
+
+@BOTH
+def test_one_call_given_twice_has_two_places(way):
+    """The very same object: what waits for the first of them must not wait for ever."""
+    world = World()
+    node, twice = ibidem.wrap(ToolNode(world.tools), Guard(effects=EFFECTS)), call("put", {"key": "a", "value": 1}, "1")
+    message = ai()
+    message.tool_calls = [twice, twice, call("get", {"key": "a"}, "2")]
+    found = ask(way, node_graph(node), {"messages": [message]})
+    assert contents(m for m in found["messages"] if isinstance(m, ToolMessage)) == ["ok", "ok", "a=1"]
+    assert world.log == ["put a 1", "put a 1", "get a"]

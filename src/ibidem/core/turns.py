@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Self
 
 from ibidem.core import forks
@@ -56,8 +56,8 @@ class Place:
 
     __slots__ = (
         "_hazards",
+        "_inside",
         "_news",
-        "_token",
         "_told",
         "access",
         "before",
@@ -93,7 +93,7 @@ class Place:
         self._hazards: dict[int, tuple[Access, Access, Kind | None]] = {}
         self._told: State | None = None
         self._news: Signal | None = None
-        self._token: Token[Place | None] | None = None
+        self._inside = 0
 
     # -- how far it has come
 
@@ -140,15 +140,25 @@ class Place:
             return self._news
 
     def __enter__(self) -> Self:
-        """Make it the place of the call that is made in this block."""
-        self._token = _here.set(self)
+        """Make it the place of the call that is made in this block.
+
+        A wrapper may make a call several times, one after the other or at once: it ends when the last of them does.
+        """
+        _here.set((self, _here.get()))
+        with self.turn.lock:
+            self._inside += 1
         if self.state != "entered":
+            self._told = None
             self.enter()
         return self
 
     def __exit__(self, kind: object, problem: BaseException | None, traceback: object) -> None:
-        if self._token is not None:
-            _here.reset(self._token)
+        held = _here.get()
+        _here.set(held[1] if held is not None else None)
+        with self.turn.lock:
+            self._inside -= 1
+            if self._inside:
+                return
         if problem is None:
             self.end(self._told or "done")
         elif is_interrupt(problem):
@@ -289,17 +299,17 @@ class Book:
             return found[1]
 
 
-_here: ContextVar[Place | None] = ContextVar("ibidem_place", default=None)
-"""The place of the call that is being made here."""
+_here: ContextVar[tuple[Place, Any] | None] = ContextVar("ibidem_place", default=None)
+"""The place of the call that is being made here, and what was here before."""
 
 
 def place_of(tool: Tool) -> Place | None:
     """Give the place of the call of a tool that is being made here; what its body calls has none."""
-    place = _here.get()
-    return place if place is not None and place.tool is tool and place.parent is current.get() else None
+    place = here()
+    return place if place is not None and place.tool is tool else None
 
 
 def here() -> Place | None:
     """Give the place that the call made here takes; what its body calls has none."""
-    place = _here.get()
-    return place if place is not None and place.parent is current.get() else None
+    held = _here.get()
+    return held[0] if held is not None and held[0].parent is current.get() else None

@@ -63,6 +63,8 @@ class GuardedNode(PlainToolNode):
         one = kind == "tool_calls" and len(calls) < 2  # Send brings the calls of a turn one by one
         if run is None or one or self.__ibidem__.guard.off:
             return calls, kind
+        if len({id(call) for call in calls}) < len(calls):
+            calls = [call.copy() for call in calls]  # the same one twice: each has a place of its own
         plain = self._is_plain
         turn = Turn(asked(self._twins, calls), sure=plain) if matters(self._twins, calls) else None
         if turn is not None and plain:
