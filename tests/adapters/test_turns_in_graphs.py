@@ -212,6 +212,25 @@ def test_a_call_that_never_comes_is_not_waited_for_without_end(way, kind, monkey
 
 
 @BOTH
+def test_several_that_wait_for_a_call_that_never_comes_wait_once_in_all(way, monkeypatch):
+    """Each comes after the one before it: were each to wait anew, a long message would take seconds."""
+    monkeypatch.setattr(turns, "COMES", 0.3)
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.types import Send
+
+    first, *rest = program("a", 5)[0]
+    builder = StateGraph(MessagesState)
+    builder.add_node("model", lambda state: {"messages": [ai(first, *rest)]})
+    builder.add_node("tools", ToolNode(World().tools))
+    builder.add_edge(START, "model")
+    builder.add_conditional_edges("model", lambda state: [Send("tools", [each]) for each in rest], ["tools"])
+    graph, began = ibidem.wrap(builder.compile(), Guard(effects=EFFECTS)), time.monotonic()
+    answers = run(way, graph)
+    assert time.monotonic() - began < 4 * turns.COMES
+    assert [answers[each["id"]] for each in rest] == ["a=0", "ok", "a=2", "ok", "a=3", "ok", "a=4", "ok", "a=5"]
+
+
+@BOTH
 @EVERY_KIND
 def test_the_last_turn_names_what_was_ordered_after_what_and_draws_it(way, kind):
     calls = [call("put", {"key": "a", "value": 1}, "1"), call("get", {"key": "a"}, "2"), call("get", {"key": "b"}, "3")]

@@ -64,6 +64,7 @@ class Place:
         "behind",
         "earlier",
         "id",
+        "missed",
         "name",
         "number",
         "parent",
@@ -84,6 +85,8 @@ class Place:
         self.state: State = "entered" if sure else "expected"
         self.before: State | None = None
         """How it ended in an earlier run of the same turn."""
+        self.missed = False
+        """Whether it was waited for in vain, and has not come since."""
         self.behind = False
         """Whether an undeclared call comes before it, which may change anything and is not waited for."""
         self.earlier: Sequence[Place] = ()
@@ -100,10 +103,6 @@ class Place:
     @property
     def ended(self) -> bool:
         return self.state not in ("expected", "entered")
-
-    def enter(self) -> None:
-        """Note that it has come, and will end."""
-        self._becomes("entered")
 
     def arrive(self, tool: Tool, access: Access) -> None:
         """Note what will be executed."""
@@ -126,8 +125,17 @@ class Place:
 
     def _becomes(self, state: State) -> None:
         with self.turn.lock:
-            self.state = state
+            self.state, self.missed = state, False
             self.turn.signs += 1
+        self._tell()
+
+    def miss(self) -> None:
+        """Let nobody wait for it to come any longer."""
+        self.missed = True
+        self._tell()
+
+    def _tell(self) -> None:
+        with self.turn.lock:
             news, self._news = self._news, None
         if news is not None:
             news.give()
@@ -149,7 +157,7 @@ class Place:
             self._inside += 1
         if self.state != "entered":
             self._told = None
-            self.enter()
+            self._becomes("entered")
         return self
 
     def __exit__(self, kind: object, problem: BaseException | None, traceback: object) -> None:
@@ -173,7 +181,7 @@ class Place:
     @property
     def ended_before(self) -> bool:
         """Whether it ended in an earlier run of the turn, and need not come again."""
-        return self.before is not None and self.before != "interrupted"
+        return self.state == "expected" and self.before is not None and self.before != "interrupted"
 
     # -- what it waits for
 
@@ -252,6 +260,12 @@ class Turn:
         """Make the turn of some calls; None where nothing in it depends on there being one."""
         needed = len(calls) > 1 and any(each.access.effect.changes or each.access.effect.batch for each in calls)
         return cls(calls, sure=sure) if needed else None
+
+    def give_up(self, seconds: float) -> None:
+        """Note that there was no news for so many seconds: whoever should have come by then is not waited for."""
+        for place in self.places:
+            if not (place.ended or place.sure) and place.patience() <= seconds:
+                place.miss()
 
     def goes_on_from(self, earlier: Turn) -> None:
         """Take over how its calls ended in an earlier run of it."""
