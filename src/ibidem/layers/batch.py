@@ -240,7 +240,7 @@ class _Request:
                 item = concurrent.futures.CancelledError(*item.args)
             if is_control_flow(item):
                 raise item
-            return fault_of(item, self._tool.policies.faults)
+            return fault_of(item, self._tool.policies.faults)  # pyright: ignore[reportArgumentType]  # it is no control flow
         return returned_by(self._tool, item) if self._tool.policies.looks_at_results else None
 
     def outcomes(self, whole: Outcome) -> dict[Key, Outcome]:
