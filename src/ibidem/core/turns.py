@@ -261,9 +261,9 @@ class Turn:
         needed = len(calls) > 1 and any(each.access.effect.changes or each.access.effect.batch for each in calls)
         return cls(calls, sure=sure) if needed else None
 
-    def give_up(self, seconds: float) -> None:
-        """Note that there was no news for so many seconds: whoever should have come by then is not waited for."""
-        for place in self.places:
+    def give_up(self, seconds: float, before: Place) -> None:
+        """Note that there was no news for so many seconds: who should have come before a call is not waited for."""
+        for place in self.places[: before.number - 1]:  # those after it may have no thread yet
             if not (place.ended or place.sure) and place.patience() <= seconds:
                 place.miss()
 

@@ -98,7 +98,7 @@ async def _has_ended(call: Call, place: Place, other: Place) -> bool | None:
         if left is not None and left <= 0:
             return None
         if patience is not None and place.turn.signs == signs:
-            place.turn.give_up(patience)
+            place.turn.give_up(patience, place)
             return other.ended_before
 
 
