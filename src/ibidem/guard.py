@@ -125,8 +125,6 @@ class Guard(Questions, Runner):
         self._memo = self._make_memo(mode, check)
         self._breakers = Breakers(self._reporter.switched)
         self.book = Book()
-        self.twins: dict[Any, Any] = {}
-        """What adapters have wrapped for it. Kept here, not beside it: a twin holds its guard, and they go together."""
         hazards = Hazards(after_unknown, self._reporter.ordered, self._reporter.not_remembered)
         # Layers around execution must see each result, and a trial what each call answers by itself.
         batches = () if inside or mode is not None else (Batches(self._memo),)

@@ -1,8 +1,5 @@
 """One memo: what a LangGraph agent read, an Anthropic loop bound to its conversation does not read again, and vice versa."""
 
-import gc
-import weakref
-
 import pytest
 from adapter_kit import BOTH, Counter, call, contents, node_graph, thread, turn, wait
 from anthropic_kit import ASK, client, message
@@ -127,19 +124,3 @@ def test_a_function_and_a_langchain_tool_that_are_declared_to_be_one_have_one_me
     assert looped("sync", [get_order], here, "get_order") == "open"
     assert contents(turn("sync", graph, call("get_order", {"order_id": "1"}), config=thread("7"))) == ["open"]
     assert log.runs == ["get"]
-
-
-def test_a_guard_goes_with_what_it_wrapped_when_nobody_uses_them_any_more(world):
-    """It remembers what users read: one that is made for a request must not stay for ever."""
-
-    def used():
-        guard = Guard(effects=EFFECTS)
-        looped("sync", world[0], guard.bind(conversation="t"), "get_order")
-        tools_for(world[0], guard)
-        turn("sync", node_graph(ibidem.wrap(ToolNode(world[0]), guard)), call("get_order", {"order_id": "1"}))
-        assert guard.stats().calls == 2
-        return weakref.ref(guard)
-
-    guards = [used() for _ in range(3)]
-    gc.collect()
-    assert [guard() for guard in guards] == [None, None, None]

@@ -1,23 +1,19 @@
 """`ibidem.Middleware`: everything a wrapped agent does, whatever its place in the list and whoever stands beside it."""
 
 import asyncio
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from adapter_kit import BOTH, Counter, ai, ask, call, came, contents, saying, thread
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware, ToolRetryMiddleware
 from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langchain_core.tools import ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 import ibidem
 from ibidem import Batch, Guard, Read, Retry, Write
-from ibidem.langchain.binding import Binding
 
 EFFECTS = {"get": Read("k:{key}", identity="get"), "put": Write("k:{key}")}
 
@@ -209,64 +205,6 @@ def test_it_leaves_tools_alone_that_pass_another_guard(way):
         middleware=[ibidem.Middleware(default=Read())],
     )
     assert [came(m) for m in messages(way, agent)] == ["ran", "memo"]
-
-
-@BOTH
-@pytest.mark.parametrize("threads", [1, 6])
-def test_an_agent_that_has_it_can_be_wrapped_with_the_same_guard(way, threads):
-    """A call passes the guard once, and has one place in its turn."""
-    world, guard = World(), Guard(effects=EFFECTS)
-    calls = [call("put", {"key": "a", "value": 1}, "1"), call("get", {"key": "a"}, "2"), call("get", {"key": "b"}, "3")]
-    agent = create_agent(saying(ai(*calls), "done"), world.tools, middleware=[Around(), ibidem.Middleware(guard)])
-    found = messages(way, ibidem.wrap(agent, guard), {"max_concurrency": threads})
-    assert contents(found) == ["ok", "a=1", "b=0"]
-    assert guard.stats().calls == 3
-
-
-def test_a_wrapped_agent_with_the_middleware_of_another_guard_says_what_to_do():
-    agent = create_agent(
-        saying(ai(call("get", {"key": "a"}, "1")), "done"),
-        World().tools,
-        middleware=[ibidem.Middleware(default=Read())],
-    )
-    with pytest.raises(ValueError, match=r"a call passes one only: .*guard_of\(...\).replace"):
-        messages("sync", ibidem.wrap(agent, Guard(effects=EFFECTS)))
-
-
-class Twice(Around):
-    """Makes each call twice at once, and takes the first answer."""
-
-    def wrap_tool_call(self, request, handler):
-        with ContextThreadPoolExecutor(2) as threads:
-            return next(iter([each.result() for each in [threads.submit(handler, request) for _ in range(2)]]))
-
-    async def awrap_tool_call(self, request, handler):
-        return (await asyncio.gather(handler(request), handler(request)))[0]
-
-
-@BOTH
-def test_a_call_that_another_makes_twice_at_once_ends_when_both_have(way):
-    world = World()
-    calls = [call("put", {"key": "a", "value": 1}, "1"), call("get", {"key": "a"}, "2")]
-    middleware = [Twice(), ibidem.Middleware(Guard(effects=EFFECTS))]
-    found = messages(way, create_agent(saying(ai(*calls), "done"), world.tools, middleware=middleware))
-    assert contents(found) == ["ok", "a=1"]
-    assert [run[0] for run in world.runs.runs][:2] == ["put", "put"]
-
-
-def test_threads_that_come_at_once_find_the_same_twin(monkeypatch):
-    """A turn knows its calls by their tools: one that was wrapped twice would have no place in it."""
-    guard, ready = Guard(effects=EFFECTS), threading.Barrier(2, timeout=5)
-    original, get = Binding.__init__, World().tools[0]
-
-    def slow(*args):
-        original(*args)
-        ready.wait()
-
-    monkeypatch.setattr(Binding, "__init__", slow)
-    with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(ibidem.wrap, [get, get], [guard, guard])
-    assert one is other
 
 
 def test_two_of_one_name_need_another_name():

@@ -13,6 +13,7 @@ import copy
 import functools
 import inspect
 import uuid
+import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -29,6 +30,7 @@ from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import Effect
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import Runtime
+from ibidem.guard import Guard
 from ibidem.wrapping import binding_of
 
 Validated = tuple[tuple[Any, ...], dict[str, Any]]
@@ -69,21 +71,21 @@ def adapt(tool: Any, bound: Bound, effect: Effect | None = None) -> Any:
             bound.guard.toolbox.saw(tool.__ibidem_tool__)  # type: ignore[attr-defined]
             return tool
         tool = tool.__ibidem_plain__  # type: ignore[attr-defined]
-    twins: dict[Any, tuple[Any, Any]] = bound.guard.twins
+    twins = _twins.setdefault(bound.guard, {})
     key = (id(tool), bound.given)
     found = twins.get(key)
-    if found is not None and found[0] is tool and effect is None:
+    if found is not None and found[0]() is tool and effect is None:
         bound.guard.toolbox.saw(found[1].__ibidem_tool__)
         return found[1]
     twin = _twin(tool, bound, effect)
     for old in list(twins)[:-_TWINS]:
         twins.pop(old, None)
-    made = (tool, twin)
-    if effect is not None:
-        twins[key] = made
-        return twin
-    return twins.setdefault(key, made)[1]  # threads that come at once get the same one: a turn knows its calls by it
+    twins[key] = (weakref.ref(tool, lambda _: twins.pop(key, None)), twin)
+    return twin
 
+
+_twins: weakref.WeakKeyDictionary[Guard, dict[Any, tuple[Any, Any]]] = weakref.WeakKeyDictionary()
+"""The twins of each guard by tool. A twin holds its tool, so an entry lives until others have pushed it out."""
 
 _TWINS = 1000
 

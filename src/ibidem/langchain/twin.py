@@ -13,6 +13,7 @@ import functools
 import inspect
 import operator
 import typing
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +23,9 @@ from langchain_core.tools import BaseTool
 from ibidem.bound import Bound
 from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
+from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding, Note, annotated, note
-from ibidem.langchain.failures import aanswered, answered, is_decided, note_misuse
+from ibidem.langchain.failures import aanswered, answered, is_decided
 from ibidem.langchain.shape import Shape
 from ibidem.wrapping import binding_of
 
@@ -36,29 +38,28 @@ def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseToo
     """
     already = binding_of(tool)
     if already is not None:
-        binding: Binding = tool.__ibidem_binding__  # type: ignore[attr-defined]
         if already.guard is not bound.guard:
-            note_misuse(binding.tool)
             raise another_guard(tool)
+        binding: Binding = tool.__ibidem_binding__  # type: ignore[attr-defined]
         if already.given == bound.given:
             bound.guard.toolbox.saw(binding.tool)
             return tool
         tool = binding.plain
-    twins: dict[Any, tuple[BaseTool, BaseTool]] = bound.guard.twins
+    twins = _twins.setdefault(bound.guard, {})
     key = (id(tool), bound.given)
     found = twins.get(key)
-    if found is not None and found[0] is tool and effect is None:
+    if found is not None and found[0]() is tool and effect is None:
         bound.guard.toolbox.saw(found[1].__ibidem_binding__.tool)  # type: ignore[attr-defined]
         return found[1]
     twin = _twin(tool, Binding(tool, bound, effect))
     for old in list(twins)[:-_TWINS]:
         twins.pop(old, None)
-    made = (tool, twin)
-    if effect is not None:
-        twins[key] = made
-        return twin
-    return twins.setdefault(key, made)[1]  # threads that come at once get the same one: a turn knows its calls by it
+    twins[key] = (weakref.ref(tool, lambda _: twins.pop(key, None)), twin)
+    return twin
 
+
+_twins: weakref.WeakKeyDictionary[Guard, dict[Any, tuple[Any, BaseTool]]] = weakref.WeakKeyDictionary()
+"""The twins of each guard by tool. A twin holds its tool, so an entry lives until others have pushed it out."""
 
 _TWINS = 1000
 """Twins that a guard keeps: tools made for one request must not pile up. One pushed out too early is made again."""

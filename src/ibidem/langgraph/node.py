@@ -17,7 +17,7 @@ from ibidem.core.asker import NOBODY
 from ibidem.core.turns import Place, Turn
 from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding
-from ibidem.langchain.failures import deciding, is_default, message_for
+from ibidem.langchain.failures import deciding, is_default, message_for, note_misuse
 from ibidem.langchain.shape import listens
 from ibidem.langgraph.turns import NodeRun, arrives, asked, let_ask_for, matters, sibling_place, start_order
 
@@ -200,7 +200,12 @@ class GuardedNode(PlainToolNode):
         known = self._twins.get(tool.name) if tool is not None else None
         if known is not None and known[0] is tool:
             return known[1]
-        return None if tool is None else langchain.adapt(tool, self.__ibidem__)
+        if tool is None:
+            return None
+        own: Binding | None = getattr(tool, "__ibidem_binding__", None)
+        if own is not None and own.guard is not self.__ibidem__.guard:
+            note_misuse(own.tool)  # a middleware's: what `adapt` raises is for the program, not for its model
+        return langchain.adapt(tool, self.__ibidem__)
 
     @functools.cached_property
     def _twins(self) -> dict[str, tuple[Any, Any]]:
