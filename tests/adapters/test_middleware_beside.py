@@ -49,6 +49,31 @@ def messages(way, agent, config=None):
     return [m for m in found["messages"] if isinstance(m, ToolMessage)]
 
 
+@BOTH
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_model_reads_of_arguments_that_do_not_fit_what_it_reads_in_a_wrapped_agent(way, place):
+    def answer(make):
+        model, tools = saying(ai(call("put", {"key": "a"}, "1")), "done"), world()[0]
+        found = messages(way, make(model, tools))[0]
+        return found.content, found.status, found.response_metadata
+
+    beside = [Lets()]
+    beside.insert(place, ibidem.Middleware(Guard(effects=EFFECTS)))
+    wrapped = answer(lambda model, tools: ibidem.wrap(create_agent(model, tools), Guard(effects=EFFECTS)))
+    assert answer(lambda model, tools: create_agent(model, tools, middleware=beside)) == wrapped
+    assert '"kind": "invalid_arguments"' in wrapped[0]
+
+
+class Lets(AgentMiddleware):
+    """Lets calls pass."""
+
+    def wrap_tool_call(self, request, handler):
+        return handler(request)
+
+    async def awrap_tool_call(self, request, handler):
+        return await handler(request)
+
+
 class Twice(AgentMiddleware):
     """Makes each call twice at once, and takes the first answer."""
 
