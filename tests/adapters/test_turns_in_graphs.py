@@ -212,6 +212,25 @@ def test_a_call_that_never_comes_is_not_waited_for_without_end(way, kind, monkey
 
 
 @BOTH
+def test_several_that_wait_for_a_call_that_never_comes_wait_once_in_all(way, monkeypatch):
+    """Each comes after the one before it: were each to wait anew, a long message would take seconds."""
+    monkeypatch.setattr(turns, "COMES", 0.3)
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.types import Send
+
+    first, *rest = program("a", 5)[0]
+    builder = StateGraph(MessagesState)
+    builder.add_node("model", lambda state: {"messages": [ai(first, *rest)]})
+    builder.add_node("tools", ToolNode(World().tools))
+    builder.add_edge(START, "model")
+    builder.add_conditional_edges("model", lambda state: [Send("tools", [each]) for each in rest], ["tools"])
+    graph, began = ibidem.wrap(builder.compile(), Guard(effects=EFFECTS)), time.monotonic()
+    answers = run(way, graph)
+    assert time.monotonic() - began < 4 * turns.COMES
+    assert [answers[each["id"]] for each in rest] == ["a=0", "ok", "a=2", "ok", "a=3", "ok", "a=4", "ok", "a=5"]
+
+
+@BOTH
 @EVERY_KIND
 def test_the_last_turn_names_what_was_ordered_after_what_and_draws_it(way, kind):
     calls = [call("put", {"key": "a", "value": 1}, "1"), call("get", {"key": "a"}, "2"), call("get", {"key": "b"}, "3")]
@@ -325,3 +344,35 @@ def test_calls_of_one_id_keep_their_order_too(way, kind):
     graph = KINDS[kind](calls, World().tools, Guard(effects=EFFECTS))
     found = ask(way, graph, {"messages": [HumanMessage("x")]})
     assert contents(m for m in found["messages"] if isinstance(m, ToolMessage)) == ["ok", "a=1"]
+
+
+@BOTH
+@pytest.mark.parametrize("kind", APART)
+def test_calls_of_one_id_are_told_apart_by_their_tools_and_their_tasks(way, kind):
+    world = World()
+
+    @tool
+    def touch(key: str) -> str:
+        """Look at how often it was touched, and touch it."""
+        seen = world.state.get(key, 0)
+        time.sleep(0.005)
+        world.state[key] = seen + 1
+        return f"touched {seen}"
+
+    calls = [call(name, {"key": "a"}, "same") for name in ("get", "touch", "touch", "get", "touch", "get")]
+    graph = KINDS[kind](calls, [*world.tools, touch], Guard(effects={**EFFECTS, "touch": Write("k:{key}")}))
+    found = ask(way, graph, {"messages": [HumanMessage("x")]})
+    answers = contents(m for m in found["messages"] if isinstance(m, ToolMessage))
+    assert answers == ["a=0", "touched 0", "touched 1", "a=2", "touched 2", "a=3"]
+
+
+@BOTH
+def test_one_call_given_twice_has_two_places(way):
+    """The very same object: what waits for the first of them must not wait for ever."""
+    world = World()
+    node, twice = ibidem.wrap(ToolNode(world.tools), Guard(effects=EFFECTS)), call("put", {"key": "a", "value": 1}, "1")
+    message = ai()
+    message.tool_calls = [twice, twice, call("get", {"key": "a"}, "2")]
+    found = ask(way, node_graph(node), {"messages": [message]})
+    assert contents(m for m in found["messages"] if isinstance(m, ToolMessage)) == ["ok", "ok", "a=1"]
+    assert world.log == ["put a 1", "put a 1", "get a"]

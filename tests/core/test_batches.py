@@ -172,6 +172,63 @@ def test_a_dict_that_leaves_out_a_call_fails_that_call_alone(way):
     assert "left out a call" in outcomes[1].fault.message
 
 
+@BOTH
+def test_a_dict_cannot_answer_calls_that_are_one_key_in_it(way):
+    """`1`, `1.0` and `True` are different calls, and each is remembered by itself: one answer for all would be wrong."""
+    tool, effect = Shop(lambda ids: {each: repr(each) for each in ids}).tools(way)
+    guard = Guard(effects={"get": effect})
+    outcomes = gather(way, guard, tool, [1, 1.0, True, "1", 2])
+    assert [each.value for each in outcomes] == [None, None, None, "'1'", "2"]
+    assert all("one key" in each.fault.message for each in outcomes[:3])
+    assert len(guard.entries()) == 2
+    as_list, effect = Shop(lambda ids: [repr(each) for each in ids]).tools(way)
+    outcomes = gather(way, Guard(effects={"get": effect}), as_list, [1, 1.0, True])
+    assert [each.value for each in outcomes] == ["1", "1.0", "True"], "a list can"
+
+
+@BOTH
+def test_an_item_that_was_cancelled_is_a_failure_of_that_call_alone(way):
+    """As `asyncio.gather(return_exceptions=True)` in the function gives it: no caller was cancelled."""
+    tool, effect = Shop(lambda ids: [asyncio.CancelledError() if each == 2 else "x" for each in ids]).tools(way)
+    outcomes = gather(way, Guard(effects={"get": effect}), tool, [1, 2, 3])
+    assert [each.value for each in outcomes] == ["x", None, "x"]
+    assert outcomes[1].fault.kind == "cancelled"
+
+
+@BOTH
+def test_many_calls_are_looked_for_once_each(way, monkeypatch):
+    """Each request looking at all siblings anew would take seconds for a few thousand."""
+    seeks = []
+    seek = Guard.seek
+    monkeypatch.setattr(Guard, "seek", lambda *args, **kwargs: seeks.append(args) or seek(*args, **kwargs))
+    shop = Shop()
+    tool, effect = shop.tools(way, max_size=5)
+    outcomes = gather(way, Guard(effects={"get": effect}), tool, range(300))
+    assert [each.value for each in outcomes] == [f"product {n}" for n in range(300)]
+    assert len(shop.asked) == 60
+    assert len(seeks) <= 3 * 300
+
+
+def test_who_goes_with_another_request_is_not_waited_for(monkeypatch):
+    """The last request is not full, and nobody comes any more."""
+    monkeypatch.setattr("ibidem.layers.batch.NEAR", 5.0)
+    began = []
+
+    async def fetch(ids):
+        began.append(time.monotonic())
+        await asyncio.sleep(0.1)
+        return list(ids)
+
+    async def get(product_id: int) -> int:
+        return product_id
+
+    guard = Guard(effects={"get": Read(batch=Batch(fetch, arg="product_id", max_size=4))})
+    outcomes = gather("async", guard, get, range(10))
+    assert [each.value for each in outcomes] == list(range(10))
+    assert len(began) == 3
+    assert began[-1] - began[0] < 0.1
+
+
 class Down(Exception):
     status_code = 503
 

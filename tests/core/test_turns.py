@@ -12,7 +12,7 @@ from langgraph.errors import GraphInterrupt
 
 from ibidem import Guard, Live, Pure, Read, Write, wrap
 from ibidem.core.hazards import Access
-from ibidem.core.turns import Asked, Book, Turn
+from ibidem.core.turns import COMES, WRAPPED, Asked, Book, Turn
 from ibidem.layers.hazards import Hazards
 from ibidem.running import Step, arun_turn, asked_of
 from ibidem.testing import run_shuffled
@@ -305,3 +305,28 @@ def test_what_may_still_be_changed_is_waited_for_until_it_arrives():
     assert read.needs(write) == "arrival"
     write.arrive(None, Access(Write("r:2"), Write("r:2").touched({})))
     assert read.needs(write) == "end"
+
+
+def test_only_who_should_have_come_by_then_is_not_waited_for_any_longer():
+    """What comes after the one that gives up may have no thread yet, and what is in a wrapper has more time."""
+    turn = Turn(asked(Write(), Write(), Write(), Write()), sure=False)
+    never, wrapped, waits, later = turn.places
+    with wrapped:
+        turn.give_up(COMES, waits)
+        assert [each.missed for each in turn.places] == [True, False, False, False]
+        turn.give_up(WRAPPED, waits)
+        assert [each.missed for each in turn.places] == [True, True, False, False]
+    never.arrive(None, never.access)
+    assert not never.missed, "it has come after all"
+    assert not wrapped.missed
+    assert later.needs(never) == "end"
+
+
+def test_a_call_that_is_made_again_has_ended_when_its_last_run_has():
+    turn = Turn(asked(Write(), Read()), sure=False)
+    write = turn.places[0]
+    with write:
+        with contextlib.suppress(ValueError), write:
+            raise ValueError
+        assert not write.ended
+    assert write.state == "done"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,9 +92,19 @@ class Batch:
                 broken = self._broken(f"answered a dict for {len(calls)} calls of several arguments each")
                 yield from (broken for _ in calls)
                 return
+            counts: Counter[Any] = Counter()
+            for key in keys:
+                with contextlib.suppress(TypeError):  # no key of a dict: it is left out
+                    counts[key] += 1
             for key in keys:
                 try:
-                    yield answer[key]
+                    value = answer[key]
+                    alone = counts[key] == 1
+                    yield (
+                        value
+                        if alone
+                        else self._broken("answered a dict for calls that are one key in it, as 1 and True are")
+                    )
                 except (KeyError, TypeError):
                     yield self._broken(f"left out a call in its dict of {len(answer)}")
         elif isinstance(answer, (list, tuple)) and len(answer) == len(calls):

@@ -35,13 +35,15 @@ class Party:
 class Table:
     """Where calls that may share a request meet: those of one turn."""
 
-    __slots__ = ("_by_key", "_open", "lock")
+    __slots__ = ("_by_key", "_open", "asked", "lock")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self._by_key: dict[Key, Party] = {}
         self._open: dict[str, Party] = {}
         """By tool: those that still take calls."""
+        self.asked: set[int] = set()
+        """The numbers of the calls of a turn that are in a party, or were: nobody looks for them once more."""
 
     def board(self, call: Call, key: Key, most: int) -> Party:
         """Find the party that asks for a call, or take part in one that still takes calls, or begin one.
@@ -50,6 +52,8 @@ class Table:
             The party; `party.call is call` if it is to make the request.
         """
         with self.lock:
+            if call.place is not None:
+                self.asked.add(call.place.number)
             party = self._by_key.get(key)
             if party is not None:
                 party.claimed.add(key)
@@ -65,9 +69,10 @@ class Table:
         joined.give()
         return party
 
-    def add(self, party: Party, key: Key, arguments: Mapping[str, Any]) -> None:
-        """Ask for a sibling that has not come yet."""
+    def add(self, party: Party, key: Key, arguments: Mapping[str, Any], number: int) -> None:
+        """Ask for a sibling that has not come yet; its number is that in the turn."""
         with self.lock:
+            self.asked.add(number)
             if key not in self._by_key:
                 party.asked[key] = arguments
                 self._by_key[key] = party

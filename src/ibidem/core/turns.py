@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Self
 
 from ibidem.core import forks
@@ -56,14 +56,15 @@ class Place:
 
     __slots__ = (
         "_hazards",
+        "_inside",
         "_news",
-        "_token",
         "_told",
         "access",
         "before",
         "behind",
         "earlier",
         "id",
+        "missed",
         "name",
         "number",
         "parent",
@@ -84,6 +85,8 @@ class Place:
         self.state: State = "entered" if sure else "expected"
         self.before: State | None = None
         """How it ended in an earlier run of the same turn."""
+        self.missed = False
+        """Whether it was waited for in vain, and has not come since."""
         self.behind = False
         """Whether an undeclared call comes before it, which may change anything and is not waited for."""
         self.earlier: Sequence[Place] = ()
@@ -93,17 +96,13 @@ class Place:
         self._hazards: dict[int, tuple[Access, Access, Kind | None]] = {}
         self._told: State | None = None
         self._news: Signal | None = None
-        self._token: Token[Place | None] | None = None
+        self._inside = 0
 
     # -- how far it has come
 
     @property
     def ended(self) -> bool:
         return self.state not in ("expected", "entered")
-
-    def enter(self) -> None:
-        """Note that it has come, and will end."""
-        self._becomes("entered")
 
     def arrive(self, tool: Tool, access: Access) -> None:
         """Note what will be executed."""
@@ -126,8 +125,17 @@ class Place:
 
     def _becomes(self, state: State) -> None:
         with self.turn.lock:
-            self.state = state
+            self.state, self.missed = state, False
             self.turn.signs += 1
+        self._tell()
+
+    def miss(self) -> None:
+        """Let nobody wait for it to come any longer."""
+        self.missed = True
+        self._tell()
+
+    def _tell(self) -> None:
+        with self.turn.lock:
             news, self._news = self._news, None
         if news is not None:
             news.give()
@@ -140,15 +148,25 @@ class Place:
             return self._news
 
     def __enter__(self) -> Self:
-        """Make it the place of the call that is made in this block."""
-        self._token = _here.set(self)
+        """Make it the place of the call that is made in this block.
+
+        A wrapper may make a call several times, one after the other or at once: it ends when the last of them does.
+        """
+        _here.set((self, _here.get()))
+        with self.turn.lock:
+            self._inside += 1
         if self.state != "entered":
-            self.enter()
+            self._told = None
+            self._becomes("entered")
         return self
 
     def __exit__(self, kind: object, problem: BaseException | None, traceback: object) -> None:
-        if self._token is not None:
-            _here.reset(self._token)
+        held = _here.get()
+        _here.set(held[1] if held is not None else None)
+        with self.turn.lock:
+            self._inside -= 1
+            if self._inside:
+                return
         if problem is None:
             self.end(self._told or "done")
         elif is_interrupt(problem):
@@ -163,7 +181,7 @@ class Place:
     @property
     def ended_before(self) -> bool:
         """Whether it ended in an earlier run of the turn, and need not come again."""
-        return self.before is not None and self.before != "interrupted"
+        return self.state == "expected" and self.before is not None and self.before != "interrupted"
 
     # -- what it waits for
 
@@ -243,6 +261,12 @@ class Turn:
         needed = len(calls) > 1 and any(each.access.effect.changes or each.access.effect.batch for each in calls)
         return cls(calls, sure=sure) if needed else None
 
+    def give_up(self, seconds: float, before: Place) -> None:
+        """Note that there was no news for so many seconds: who should have come before a call is not waited for."""
+        for place in self.places[: before.number - 1]:  # those after it may have no thread yet
+            if not (place.ended or place.sure) and place.patience() <= seconds:
+                place.miss()
+
     def goes_on_from(self, earlier: Turn) -> None:
         """Take over how its calls ended in an earlier run of it."""
         for place, old in zip(self.places, earlier.places, strict=True):
@@ -289,17 +313,17 @@ class Book:
             return found[1]
 
 
-_here: ContextVar[Place | None] = ContextVar("ibidem_place", default=None)
-"""The place of the call that is being made here."""
+_here: ContextVar[tuple[Place, Any] | None] = ContextVar("ibidem_place", default=None)
+"""The place of the call that is being made here, and what was here before."""
 
 
 def place_of(tool: Tool) -> Place | None:
     """Give the place of the call of a tool that is being made here; what its body calls has none."""
-    place = _here.get()
-    return place if place is not None and place.tool is tool and place.parent is current.get() else None
+    place = here()
+    return place if place is not None and place.tool is tool else None
 
 
 def here() -> Place | None:
     """Give the place that the call made here takes; what its body calls has none."""
-    place = _here.get()
-    return place if place is not None and place.parent is current.get() else None
+    held = _here.get()
+    return held[0] if held is not None and held[0].parent is current.get() else None

@@ -26,7 +26,7 @@ from ibidem.guard import Guard
 class Telling:
     """One call of a tool of which somebody above will tell the model if it fails."""
 
-    __slots__ = ("after", "fault", "misused", "parent", "tool")
+    __slots__ = ("after", "fault", "misfit", "misused", "parent", "tool")
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
@@ -36,6 +36,8 @@ class Telling:
         """The calls of its turn that it came after."""
         self.fault: Fault | None = None
         """What the guard knows of the failure, which the exception alone does not say."""
+        self.misfit: Exception | None = None
+        """Why its arguments do not fit the tool, which a node puts into words of its own."""
         self.misused = False
         """Whether the program called the tool as it cannot be called: a mistake, of which no model is told."""
 
@@ -66,6 +68,13 @@ def note_fault(tool: Tool, outcome: Outcome) -> None:
     holder = _telling.get()
     if outcome.fault is not None and holder is not None and is_decided(tool):
         holder.fault, holder.after = outcome.fault, outcome.after
+
+
+def note_misfit(tool: Tool, problem: Exception) -> None:
+    """Hand why arguments do not fit to whoever tells of failures: a node in between answers, and raises nothing."""
+    holder = _telling.get()
+    if holder is not None and is_decided(tool):
+        holder.misfit = problem
 
 
 def note_misuse(tool: Tool) -> None:

@@ -16,7 +16,7 @@ from ibidem import langchain
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
 from ibidem.guard import Guard
-from ibidem.langchain.failures import deciding, is_decided, message_for
+from ibidem.langchain.failures import Telling, deciding, is_decided, message_for
 from ibidem.langgraph.turns import Twins, sibling_place
 
 Handler = Callable[[Any], Any]
@@ -94,7 +94,7 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
             return handler(request)
         with deciding(binding.tool) as holder:
             try:
-                return handler(request)
+                return _in_our_words(handler(request), binding, holder, request.tool_call)
             except Exception as problem:
                 message = message_for(binding.guard, holder, request.tool_call, problem)
                 if message is None:
@@ -109,7 +109,7 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
             return await handler(request)
         with deciding(binding.tool) as holder:
             try:
-                return await handler(request)
+                return _in_our_words(await handler(request), binding, holder, request.tool_call)
             except Exception as problem:
                 message = message_for(binding.guard, holder, request.tool_call, problem)
                 if message is None:
@@ -151,6 +151,13 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
             return False
         wraps = [each for each in (node._wrap_tool_call, node._awrap_tool_call) if each is not None]
         return all(getattr(getattr(each, "__wrapped__", each), "__self__", None) is self for each in wraps)
+
+
+def _in_our_words(answer: Any, binding: Any, holder: Telling, call: Any) -> Any:
+    """Tell of arguments that do not fit as a wrapped agent does: the node has put that into words of its own."""
+    if holder.misfit is None or getattr(answer, "status", None) != "error":
+        return answer
+    return message_for(binding.guard, holder, call, holder.misfit) or answer
 
 
 def _last_calls(state: Any) -> list[Any]:

@@ -18,12 +18,13 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
+from pydantic import ValidationError
 
 from ibidem.bound import Bound
 from ibidem.core.effects import Effect
 from ibidem.functions import another_guard
 from ibidem.langchain.binding import Binding, Note, annotated, note
-from ibidem.langchain.failures import aanswered, answered, is_decided
+from ibidem.langchain.failures import aanswered, answered, is_decided, note_misfit
 from ibidem.langchain.shape import Shape
 from ibidem.wrapping import binding_of
 
@@ -130,7 +131,13 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
         if message is not None:
             return message
         go = functools.partial(cls.invoke, self, input, config, **kwargs)
-        return answered(binding.guard, binding.tool, input, go) if _is_told(binding, input) else go()
+        if _is_told(binding, input):
+            return answered(binding.guard, binding.tool, input, go)
+        try:
+            return go()
+        except ValidationError as problem:
+            note_misfit(binding.tool, problem)
+            raise
 
     async def ainvoke(self: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
         binding: Binding = self.__ibidem_binding__
@@ -139,7 +146,13 @@ def _inner_overrides(cls: type[BaseTool]) -> dict[str, Any]:
             return message
         # What may be shared waits on the loop and takes a thread only to run; the rest goes its usual way.
         go = functools.partial((BaseTool if binding.waits_on_loop else cls).ainvoke, self, input, config, **kwargs)
-        return await (aanswered(binding.guard, binding.tool, input, go) if _is_told(binding, input) else go())
+        if _is_told(binding, input):
+            return await aanswered(binding.guard, binding.tool, input, go)
+        try:
+            return await go()
+        except ValidationError as problem:
+            note_misfit(binding.tool, problem)
+            raise
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         binding: Binding = self.__ibidem_binding__

@@ -17,7 +17,7 @@ from ibidem.core.asker import NOBODY
 from ibidem.core.turns import Place, Turn
 from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding
-from ibidem.langchain.failures import deciding, is_default, message_for
+from ibidem.langchain.failures import deciding, is_default, message_for, note_misuse
 from ibidem.langchain.shape import listens
 from ibidem.langgraph.turns import NodeRun, arrives, asked, let_ask_for, matters, sibling_place, start_order
 
@@ -63,6 +63,8 @@ class GuardedNode(PlainToolNode):
         one = kind == "tool_calls" and len(calls) < 2  # Send brings the calls of a turn one by one
         if run is None or one or self.__ibidem__.guard.off:
             return calls, kind
+        if len({id(call) for call in calls}) < len(calls):
+            calls = [call.copy() for call in calls]  # the same one twice: each has a place of its own
         plain = self._is_plain
         turn = Turn(asked(self._twins, calls), sure=plain) if matters(self._twins, calls) else None
         if turn is not None and plain:
@@ -202,7 +204,12 @@ class GuardedNode(PlainToolNode):
         known = self._twins.get(tool.name) if tool is not None else None
         if known is not None and known[0] is tool:
             return known[1]
-        return None if tool is None else langchain.adapt(tool, self.__ibidem__)
+        if tool is None:
+            return None
+        own: Binding | None = getattr(tool, "__ibidem_binding__", None)
+        if own is not None and own.guard is not self.__ibidem__.guard:
+            note_misuse(own.tool)  # a middleware's: what `adapt` raises is for the program, not for its model
+        return langchain.adapt(tool, self.__ibidem__)
 
     @functools.cached_property
     def _twins(self) -> dict[str, tuple[Any, Any]]:

@@ -143,13 +143,24 @@ def sibling_place(
 
     known = (thread, namespace, step, message.id, tuple(ids))
     turn = guard.book.turn(known, run, make, again=thread is not None)
-    mine = [number for number, each in enumerate(ids) if each == call["id"]]
-    if (
-        len(mine) > 1
-    ):  # a model that gives two calls one id: they are told apart by what they are, then by who comes first
-        said = message.tool_calls
-        mine.sort(key=lambda n: (said[n]["args"] != call["args"], turn.places[n].state != "expected"))
-    return turn.places[mine[0]]
+    place = turn.places[_number(message.tool_calls, call, answered, turn, metadata)]
+    return None if place is here() else place  # a wrapped agent's middleware finds what its node found
+
+
+def _number(said: Sequence[Any], call: Any, answered: frozenset[Any], turn: Turn, metadata: Mapping[str, Any]) -> int:
+    """Give the number of a call in its message. Calls of one id are told apart by what they are, then by their tasks."""
+    mine = [number for number, each in enumerate(said) if each["id"] == call["id"]]
+    if len(mine) == 1:
+        return mine[0]
+    path: Any = metadata.get("langgraph_path") or ()
+    sent = path[1] if len(path) > 1 else None  # an agent sends those without an answer, in their order
+
+    def unlikely(number: int) -> tuple[bool, ...]:
+        each, before = said[number], sum(other["id"] not in answered for other in said[:number])
+        came = turn.places[number].state != "expected"
+        return each["name"] != call["name"], each["args"] != call["args"], before != sent, came
+
+    return min(mine, key=unlikely)
 
 
 def _message(state: Any, key: str) -> tuple[AIMessage | None, frozenset[Any]]:

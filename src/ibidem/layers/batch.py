@@ -12,6 +12,7 @@ changed since, and remembered as of that time.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field, replace
@@ -142,7 +143,7 @@ class Batches:
         Yields:
             Its key and flight, if it has one already, and so is about to come itself.
         """
-        if sibling.sought is None or sibling.behind or sibling.waits:
+        if sibling.sought is None or sibling.behind or sibling.number in table.asked or sibling.waits:
             return
         sought = sibling.sought()
         if sought is None or sought.key is None or sought.asker != call.asker or not batch.takes(sought.arguments):
@@ -153,7 +154,7 @@ class Batches:
             if flight.call.place is sibling:
                 yield key, flight
         elif self.memo.known(key, call.asking) is None:
-            table.add(party, key, sought.arguments)
+            table.add(party, key, sought.arguments, sibling.number)
 
 
 async def _request(call: Call, batch: Batch, party: Party, inner: Inner) -> dict[Key, Outcome]:
@@ -235,9 +236,11 @@ class _Request:
 
     def _fault(self, item: Any) -> Fault | None:
         if isinstance(item, BaseException):
+            if isinstance(item, asyncio.CancelledError):  # of a part of the request: no caller was cancelled
+                item = concurrent.futures.CancelledError(*item.args)
             if is_control_flow(item):
                 raise item
-            return fault_of(item, self._tool.policies.faults)  # type: ignore[arg-type]  # what is no Exception is control flow
+            return fault_of(item, self._tool.policies.faults)  # pyright: ignore[reportArgumentType]  # it is no control flow
         return returned_by(self._tool, item) if self._tool.policies.looks_at_results else None
 
     def outcomes(self, whole: Outcome) -> dict[Key, Outcome]:

@@ -43,16 +43,14 @@ class Hazards:
             resources = call.effect.touched(call.arguments) if call.effect.also is None else None
             place.arrive(call.tool, Access(call.effect, resources))
         late: list[Place] = []
-        quiet = -1
         for other in place.earlier:
             if place.needs(other) is None:
                 continue
-            came = await _has_ended(call, place, other, quiet)
+            came = await _has_ended(call, place, other)
             if came is None:
                 return out_of_time(call)
             if not came:
                 late.append(other)
-                quiet = place.turn.signs
         states = [place.ordered_after(other, "late" if other in late else None) for other in place.earlier]
         after = tuple(each for each in states if each is not None)
         for each in after:
@@ -71,14 +69,13 @@ class Hazards:
         return replace(outcome, after=after) if after else outcome
 
 
-async def _has_ended(call: Call, place: Place, other: Place, quiet: int) -> bool | None:
+async def _has_ended(call: Call, place: Place, other: Place) -> bool | None:
     """Wait until an earlier call stands in the way no longer.
 
     Args:
         call: It waits.
         place: Its own.
         other: That of the earlier call.
-        quiet: How many signs of its calls the turn had given when another one was not waited for any longer.
 
     Returns:
         False if it did not come in time; None if the time of the call that waits is over.
@@ -88,18 +85,20 @@ async def _has_ended(call: Call, place: Place, other: Place, quiet: int) -> bool
         need = place.needs(other)
         if need is None:
             return True
+        if other.missed:
+            return other.ended_before
         if not call.runtime.may_wait():
             return False
         left = call.remaining()
         patience = None if need == "end" else other.patience()
         seconds = patience if left is None else max(0.0, left if patience is None else min(patience, left))
-        waited_already = need == "arrival" and other.state == "expected" and signs == quiet
-        if not waited_already and await call.runtime.wait(news, seconds):
+        if await call.runtime.wait(news, seconds):
             continue
         left = call.remaining()
         if left is not None and left <= 0:
             return None
         if patience is not None and place.turn.signs == signs:
+            place.turn.give_up(patience, place)
             return other.ended_before
 
 
