@@ -14,12 +14,12 @@ from pydantic import PrivateAttr
 from ibidem.bound import Bound
 from ibidem.core.effects import Nested
 from ibidem.guard import Guard
-from ibidem.langgraph.approvals import Approvals, both, can_be_found, found_above
+from ibidem.langgraph.approvals import Approvals, Around, both, can_be_found, found_above
 from ibidem.plan.mistakes import PlanError
 from ibidem.plan.resuming import submitted
 from ibidem.plan.submitting import Limits, Submissions
 
-_found: ContextVar[Approvals | None] = ContextVar("ibidem_plan_approvals", default=None)
+_found: ContextVar[Around | None] = ContextVar("ibidem_plan_approvals", default=None)
 
 
 class PlanTool(BaseTool):
@@ -30,12 +30,14 @@ class PlanTool(BaseTool):
     _approvals: Approvals | None = PrivateAttr(default=None)
 
     def _approve(self) -> Approvals | None:
-        if self._approvals is None and not can_be_found():
+        around = _found.get() or found_above()
+        if self._approvals is None and not (can_be_found() and around.is_whole):
+            where = "around this call" if can_be_found() else "of this LangChain"
             raise RuntimeError(
-                "HumanInTheLoopMiddleware of this LangChain cannot be seen from a plan: say whose approval calls need, "
+                f"HumanInTheLoopMiddleware {where} cannot be seen from a plan: say whose approval calls need, "
                 "plan_tool(..., approvals=middleware), or approvals=[] if nobody's"
             )
-        return both(self._approvals, _found.get())
+        return both(self._approvals, around.approvals)
 
     def _run(self, **told: Any) -> str:
         try:
@@ -62,7 +64,9 @@ class PlanTool(BaseTool):
 def _noted(given: Any) -> Iterator[None]:
     """Note which call submits the plan, and who approves calls around it."""
     name = given.get("id") if isinstance(given, Mapping) and given.get("type") == "tool_call" else None
-    above = both(found_above(), _found.get())
+    above, before = found_above(), _found.get()
+    if before is not None:
+        above = Around(both(above.approvals, before.approvals), above.is_whole or before.is_whole)
     tokens = submitted.set(name), _found.set(above)
     try:
         yield
