@@ -10,11 +10,12 @@ from adapter_kit import BOTH, ai, ask, call, node_graph, saying, thread
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 import ibidem
-from ibidem import Guard, Read, Write
+from ibidem import Guard, Live, Plan, Read, Write
 from ibidem.langgraph.approvals import can_be_found
+from ibidem.plan import resuming
 
 agents = pytest.importorskip("langchain.agents")
 middleware = pytest.importorskip("langchain.agents.middleware")
@@ -150,3 +151,140 @@ def test_a_plan_tool_that_is_run_without_being_invoked_sees_what_stands_around(w
         with pytest.raises(RuntimeError, match="around this call"):
             ask(way, agent, {"messages": [("user", "Clean.")]}, thread("t"))
     assert all(name != "cancel_order" for name, _ in ran)
+
+
+# -- resumed plans ------------------------------------------------------------------------------------------------------
+
+
+def resumed(way, build, effects, between=lambda: None, **options):
+    """Run a plan in a node, say yes to whatever it asks, and give its last result."""
+    guard, results = Guard(effects=effects), []
+
+    def node(state):
+        results.append(build().run(guard, **options))
+        return {}
+
+    async def anode(state):
+        results.append(await build().arun(guard, **options))
+        return {}
+
+    graph = node_graph(node if way == "sync" else anode, checkpointer=InMemorySaver())
+    state = ask(way, graph, {"messages": []}, thread("t"))
+    for _ in range(9):
+        if "__interrupt__" not in state:
+            return results[-1]
+        between()
+        state = ask(way, graph, Command(resume="yes"), thread("t"))
+    raise AssertionError("it asks for ever")
+
+
+@BOTH
+def test_a_mapped_change_goes_on_with_the_elements_it_had(way, ran):
+    """The list is read again on resume, and has another order: what is done would be done twice, by its place."""
+    orders = dict.fromkeys("123", "open")
+
+    def get_orders():
+        return [{"id": each} for each in sorted(orders, key=lambda each: (orders[each] != "open", each))]
+
+    def cancel(order_id):
+        if order_id == "2":
+            interrupt("cancel 2?")
+        ran.append(order_id)
+        orders[order_id] = "cancelled"
+        return order_id
+
+    def build():
+        plan = Plan()
+        plan.call(cancel, order_id=plan.item["id"]).map(over=plan.call(get_orders))
+        return plan
+
+    effects = {"get_orders": Read("order:*"), "cancel": Write("order:{order_id}")}
+    assert resumed(way, build, effects)["cancel"] == ran == ["1", "2", "3"]
+
+
+@BOTH
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_change_that_was_made_is_reported_as_made(way, is_mapped, ran):
+    """Its own change makes its condition false, and then what it needed cannot be read any more."""
+    order = {"status": "open"}
+
+    def get_order():
+        if order["status"] == "gone":
+            raise ConnectionError("down")
+        return {**order, "parts": [1, 2]}
+
+    def close(part=None):
+        ran.append(part)
+        order["status"] = "closed"
+        return "closed"
+
+    def pay(number):
+        return interrupt(f"pay {number}?")
+
+    def build():
+        plan = Plan()
+        found = plan.call(get_order)
+        closed = plan.call(close, **({"part": plan.item} if is_mapped else {})).when(found["status"], "eq", "open")
+        if is_mapped:
+            closed.map(over=found["parts"])
+        plan.call(pay, number=2).after(plan.call(pay, number=1).after(closed))
+        return plan
+
+    def between():
+        order["status"] = "closed" if order["status"] == "open" else "gone"
+
+    result = resumed(
+        way, build, {"get_order": Read("order"), "close": Write("order"), "pay": Write("account")}, between
+    )
+    assert result["close"] == (["closed", "closed"] if is_mapped else "closed")
+    assert ran == ([1, 2] if is_mapped else [None])
+    assert [result[step] for step in ("pay", "pay_2")] == ["yes", "yes"]
+
+
+@BOTH
+def test_a_mapped_change_that_was_half_made_is_reported_so_where_it_cannot_go_on(way, ran):
+    is_down = []
+
+    def get_orders():
+        if is_down:
+            raise ConnectionError("down")
+        return ["1", "2"]
+
+    def cancel(order_id):
+        if order_id == "2":
+            interrupt("cancel 2?")
+        ran.append(order_id)
+
+    def build():
+        plan = Plan()
+        plan.call(cancel, order_id=plan.item).map(over=plan.call(get_orders))
+        return plan
+
+    effects = {"get_orders": Read("order:*"), "cancel": Write("order:{order_id}")}
+    fault = resumed(way, build, effects, lambda: is_down.append(1)).outcome("cancel").fault
+    assert (ran, fault.kind) == (["1"], "maybe_executed")
+    assert "it needs step 'get_orders'" in fault.message
+
+
+@BOTH
+def test_what_another_process_may_have_changed_is_not_changed_at_the_second_resume_either(way, ran):
+    """R19: the first resume in the new process says that nobody knows, and asks again; the second must not forget that."""
+
+    def change():
+        ran.append("change")
+
+    def look():
+        return interrupt("and?")
+
+    def build():
+        plan = Plan()
+        plan.call(change)
+        plan.call(look)
+        return plan
+
+    times = iter(
+        [resuming._KEPT.tasks.clear]
+    )  # the process is another one at the first resume, and the same at the second
+    result = resumed(way, build, {"look": Live(), "change": Write("x")}, lambda: next(times, list)(), max_concurrency=1)
+    assert ran == ["change"]
+    assert (result.outcome("change").fault.kind, result["look"]) == ("maybe_executed", "yes")

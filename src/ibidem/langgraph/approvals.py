@@ -172,8 +172,7 @@ def _owners(functions: list[Any]) -> list[Any]:
         if id(function) in seen or not callable(function):
             continue
         seen.add(id(function))
-        if hasattr(function, "__self__"):
-            owners.append(function.__self__)
+        owners.append(getattr(function, "__self__", None))
         left += [getattr(function, name, None) for name in ("__func__", "__wrapped__", "func")]
         for cell in getattr(function, "__closure__", None) or ():
             with contextlib.suppress(ValueError):  # not filled yet

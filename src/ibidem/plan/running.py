@@ -108,18 +108,21 @@ class Run(Deciding):
         step = self.prepared.steps[index]
         if self._options.observe is not None:
             self._tell()
-        blocked = self._blocked(index)
+        before = self._resumed(index) if self._attempt is not None else None
+        if isinstance(before, Ended):
+            return before
+        blocked = self._blocked(index) if before is None else None
         if blocked is not None:
             return blocked
         try:
-            for condition in step.conditions:
+            for condition in step.conditions if before is None else ():
                 if not holds(condition, self._look):
                     return self._end(index, "skipped", Outcome(), calls=0)
             if step.over is None:
                 arguments = {name: filled(value, self._look) for name, value in step.arguments.items()}
                 outcome = await self._call(index, -1, arguments)
                 return self._end(index, "failed" if outcome.failed else "done", outcome)
-            elements = self._elements(self._look(step.over), step.over)
+            elements = self._elements(self._look(step.over), step.over) if before is None else before
         except NotThere as problem:
             outcome = Outcome(fault=own_fault("invalid_arguments", str(problem), problem))
             return self._end(index, "failed", outcome, calls=0)
@@ -127,10 +130,29 @@ class Run(Deciding):
             return self._end(index, "done", Outcome([]), calls=0)
         effect = self.prepared.callees[index].effect
         fan = self._fans[index] = _Fan(elements, one_by_one=effect.changes and effect.declared)
+        if self._attempt is not None and not self._is_harmless(index):
+            self._attempt.begin(step.id, elements)
         with self._lock:
             for element in range(1 if fan.one_by_one else len(elements)):
                 self._add(index, element)
         return None
+
+    def _resumed(self, index: int) -> Ended | list[Any] | None:
+        """Tell how a step ended before somebody was asked, or what a mapped one goes on with; None: it has not begun."""
+        step, attempt = self.prepared.steps[index], self._attempt
+        if attempt is None:
+            return None
+        if step.over is None:
+            again = attempt.again((step.id, -1), None)
+            return None if again is None else self._end(index, "failed" if again.failed else "done", again)
+        elements, blocked = attempt.elements(step.id), self._blocked(index)
+        if elements is None or blocked is None or blocked.outcome.fault is None:
+            return elements
+        if all(attempt.again((step.id, element), None) for element in range(len(elements))):
+            return elements
+        fault = blocked.outcome.fault
+        fault = Fault(fault.exception, fault.kind, f"Not finished. {fault.message}").as_unknown()
+        return self._end(index, "failed", Outcome(fault=fault), blocked.root, calls=0)
 
     def _elements(self, value: Any, over: Reference) -> list[Any]:
         most = self._options.fan_out
@@ -149,12 +171,13 @@ class Run(Deciding):
                 return follow(fan.elements[element], reference)
             return self._look(reference)
 
+        again = self._attempt.again((step.id, element), None) if self._attempt is not None else None
         try:
-            arguments = {name: filled(value, look) for name, value in step.arguments.items()}
+            arguments = {} if again is not None else {name: filled(v, look) for name, v in step.arguments.items()}
         except NotThere as problem:
             outcome = Outcome(fault=own_fault("invalid_arguments", str(problem), problem))
         else:
-            outcome = await self._call(index, element, arguments)
+            outcome = again or await self._call(index, element, arguments)
         fan.outcomes[element] = outcome
         with self._lock:
             fan.left -= 1
@@ -181,7 +204,7 @@ class Run(Deciding):
             return again
         effect = callee.effect
         harmless = isinstance(effect, (Pure, Read, Live))
-        if attempt.lost and not harmless and not self._is_unbegun(attempt):
+        if attempt.answers and not harmless and not self._is_unbegun(attempt):
             message = "The plan was interrupted, and what it had done by then is not known any more."
             return Outcome(fault=Fault(RuntimeError(message), "tool_error", message).as_unknown())
         given = arguments
