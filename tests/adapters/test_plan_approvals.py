@@ -4,12 +4,16 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
+from typing import Annotated
 
 import pytest
 from adapter_kit import BOTH, ai, ask, call, node_graph, saying, thread
 from langchain_core.messages import ToolMessage
-from langchain_core.tools import tool
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import InjectedToolArg, tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.prebuilt import InjectedState, ToolRuntime
 from langgraph.types import Command, interrupt
 
 import ibidem
@@ -288,3 +292,43 @@ def test_what_another_process_may_have_changed_is_not_changed_at_the_second_resu
     result = resumed(way, build, {"look": Live(), "change": Write("x")}, lambda: next(times, list)(), max_concurrency=1)
     assert ran == ["change"]
     assert (result.outcome("change").fault.kind, result["look"]) == ("maybe_executed", "yes")
+
+
+# -- what LangChain gives ------------------------------------------------------------------------------------------------
+
+
+def with_config(x: int, config: RunnableConfig | None = None) -> str:
+    """Look."""
+    return str(config)
+
+
+def with_user(x: int, user: Annotated[str, InjectedToolArg] = "me") -> str:
+    """Look."""
+    return user
+
+
+def with_runtime(x: int, runtime: "ToolRuntime | None" = None) -> str:
+    """Look."""
+    return str(runtime)
+
+
+class WithState:
+    __name__ = "with_state"
+
+    def __call__(self, x: int, state: Annotated[dict, InjectedState] = {}) -> str:  # noqa: B006
+        return str(state)
+
+
+@BOTH
+@pytest.mark.parametrize("function", [with_config, with_user, with_runtime, WithState(), partial(with_user)])
+def test_a_plan_gives_a_function_nothing_that_langchain_would_give_its_tool(way, function, guard, tools):
+    """As tools of an agent these functions take no such argument from a model."""
+    name = getattr(function, "__name__", "partial")
+    guard = guard.replace(effects={**guard._options["effects"], name: Live()})
+    plan_tool = ibidem.plan_tool([*tools, function], guard, approvals=[])
+    assert name not in plan_tool.description
+    for more in ({}, {"config": {}}, {"user": "eve"}, {"runtime": {}}, {"state": {}}):
+        steps = [{"id": "a", "tool": name, "args": {"x": 1, **more}}]
+        message = ask(way, plan_tool, call("plan", {"steps": steps}))
+        assert message.status == "error"
+        assert "from the framework, which a plan cannot give" in message.content

@@ -10,7 +10,7 @@ from ibidem.bound import Bound
 from ibidem.core.effects import UNDECLARED
 from ibidem.core.hazards import Access
 from ibidem.guard import Guard
-from ibidem.plan.mistakes import Mistake, PlanError
+from ibidem.plan.mistakes import Mistake, PlanError, named
 from ibidem.plan.order import Cycle, Order
 from ibidem.plan.references import ITEM, Reference, found_in
 from ibidem.plan.steps import Plan, Step
@@ -75,7 +75,8 @@ def prepare(
         if problem is not None:
             mistakes.append(Mistake(step.id, problem))
         if callee is not None:
-            mistakes.extend(Mistake(step.id, said) for said in callee.problems(step.arguments))
+            told = callee.problems(step.arguments)
+            mistakes.extend(Mistake(step.id, said) for said in told if said != problem)
         used, wrong = _used(plan, step, index)
         mistakes.extend(Mistake(step.id, said) for said in wrong)
         data.append(used)
@@ -84,7 +85,7 @@ def prepare(
             if name in index:
                 waits.add(index[name])
         afters.append(waits)
-        mistakes.extend(Mistake(step.id, f"there is no step {n!r}{nearest(n, index)}") for n in unknown)
+        mistakes.extend(Mistake(step.id, f"there is no step {named(n)}{nearest(n, index)}") for n in unknown)
     order = None
     try:
         accesses = [
@@ -169,7 +170,7 @@ class _Callees:
     def _look(self, tool: Any) -> tuple[Callee | None, str | None]:
         if isinstance(tool, str):
             if tool not in self._named:
-                return None, f"there is no tool {tool!r}{nearest(tool, self._named)}"
+                return None, f"there is no tool {named(tool)}{nearest(tool, self._named)}"
             tool = self._named[tool]
         try:
             callee = Callee(tool, self._guard)

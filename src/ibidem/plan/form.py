@@ -29,6 +29,9 @@ MAX_DEPTH = 30
 MAX_VALUES = 10_000
 """Values that the arguments of a whole plan may have."""
 
+MAX_REFERENCES = 200
+"""References that the arguments of a step may have: each is a copy of a result, however large that is."""
+
 MAX_MISTAKES = 50
 """Mistakes after which nobody looks for more."""
 
@@ -118,6 +121,7 @@ class _Reader:
         self.plan = Plan()
         self.mistakes: list[Mistake] = []
         self._values = 0
+        self._references = 0
 
     def step(self, number: int, told: Any) -> None:
         name = told.get("id") if isinstance(told, Mapping) else None
@@ -143,6 +147,7 @@ class _Reader:
         if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
             self._wrong(shown, "args is an object of arguments by name")
             arguments = {}
+        self._references = 0
         step = self.plan.add(name, tool, {key: self._value(shown, value, 1) for key, value in arguments.items()})
         after, optional = told.get("after", []), told.get("optional", False)
         if isinstance(after, str):
@@ -217,6 +222,9 @@ class _Reader:
             if not isinstance(told, str):
                 raise ValueError('a reference is text such as "$step.key"')  # noqa: TRY004, TRY301
             source, path = parse(told)
+            self._references += 1
+            if self._references > MAX_REFERENCES:
+                raise ValueError(f"it has more than {MAX_REFERENCES} references: make several steps of it")  # noqa: TRY301
         except ValueError as problem:
             self._wrong(name, str(problem)[:300])
             return None

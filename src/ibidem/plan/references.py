@@ -20,6 +20,9 @@ ITEM = "item"
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """How a step may be called."""
 
+MAX_CHARACTERS = 1_000_000
+"""Characters that a text with results in it may have."""
+
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PART = re.compile(r"\.(-?\d+)(?![^.\[])|\.([^.\[\]]+)|\[(-?\d+)\]|\[(\"(?:[^\"\\]|\\.)*\")\]")
 _LONGEST = 500
@@ -202,7 +205,7 @@ def filled(value: Any, look: Callable[[Reference], Any]) -> Any:
         found = look(value)
         return found if type(found) in _PLAIN_VALUES else own(found)
     if kind is Text:
-        return "".join(part if isinstance(part, str) else as_text(look(part)) for part in value.parts)
+        return _joined(value, look)
     if kind is dict:
         return {name: filled(part, look) for name, part in value.items()}
     if kind is list:
@@ -210,6 +213,16 @@ def filled(value: Any, look: Callable[[Reference], Any]) -> Any:
     if kind is tuple:
         return tuple([filled(part, look) for part in value])
     return value
+
+
+def _joined(text: Text, look: Callable[[Reference], Any]) -> str:
+    parts, left = [], MAX_CHARACTERS
+    for part in text.parts:
+        parts.append(part if isinstance(part, str) else as_text(look(part)))
+        left -= len(parts[-1])
+        if left < 0:  # of results that are made of each other, a text of a plan of ten steps would fill the memory
+            raise NotThere(f"a text with results in it has more than {MAX_CHARACTERS:,} characters")
+    return "".join(parts)
 
 
 def own(value: Any) -> Any:

@@ -5,6 +5,7 @@ An adapter for another framework needs four things: `name`, `description`, `inpu
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ class Submissions:
 
     def _refusal(self, callee: Callee) -> str | None:
         if isinstance(callee.effect, (Pure, Read, Live)) or callee.name in self._writes:
-            return None
+            return f"{callee.name} {callee.taken}" if callee.taken else None
         what = "not declared" if isinstance(callee.effect, Undeclared) else "no plain read"
         return f"{callee.name} is {what}, and has no place in a plan: call it by itself"
 
@@ -164,8 +165,10 @@ class Submissions:
         return plan, _wanted(plan, wanted), prepared
 
     def _answer(self, result: Result, wanted: Mapping[str, tuple[str, tuple[Any, ...]]]) -> str:
-        told = {name: _told(result.steps[step], path) for name, (step, path) in wanted.items()}
-        return json.dumps(told, ensure_ascii=False, default=str)
+        told = [
+            f"{json.dumps(name)}: {_written(_told(result.steps[step], path))}" for name, (step, path) in wanted.items()
+        ]
+        return f"{{{', '.join(told)}}}"
 
 
 def _wanted(plan: Plan, told: Any) -> dict[str, tuple[str, tuple[Any, ...]]]:
@@ -197,3 +200,17 @@ def _told(ended: Ended, path: tuple[Any, ...]) -> Any:
         return follow(ended.outcome.value, Reference(None, ended.id, path))
     except NotThere as problem:
         return {"error": {"kind": "not_found", "message": str(problem), "retryable": False}}
+
+
+def _written(value: Any) -> str:
+    """Write a result as JSON or, if it is nothing of that kind, as text. What has run is answered, whatever it gave."""
+    with contextlib.suppress(Exception):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        text.encode()  # half a character cannot be sent
+        return text
+    with contextlib.suppress(Exception):
+        return json.dumps(value, default=str)
+    with contextlib.suppress(Exception):
+        return json.dumps(str(value))
+    message = f"It ran, and its result of type {type(value).__name__} cannot be written down: do not ask for it."
+    return json.dumps({"error": {"kind": "tool_error", "message": message, "retryable": False}})

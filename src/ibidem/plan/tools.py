@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import itertools
+import sys
+import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -17,6 +20,7 @@ from ibidem.core.effects import Effect
 from ibidem.core.hazards import Access
 from ibidem.core.runtime import BLOCKING, Runtime
 from ibidem.guard import Guard
+from ibidem.plan.mistakes import named
 from ibidem.plan.references import found_in
 from ibidem.plan.steps import name_of
 from ibidem.wrapping import _process_guard, adapt, binding_of
@@ -41,6 +45,7 @@ class Callee:
             guard = Bound(guard, NOBODY)
         self.bound: Bound = guard or binding_of(target) or Bound(_process_guard(), NOBODY)
         self.name = name_of(target)
+        self._target = target
         self.wrapped = running._wrapped(self.bound, adapt(target, self.bound))
         self._ask = getattr(self.wrapped, "__ibidem_ask__", None)
         self._binding = getattr(self.wrapped, "__ibidem_binding__", None)
@@ -61,6 +66,14 @@ class Callee:
         told = effect.also is None and not effect.fields and not any(map(callable, effect.resources))
         self._access = Access(effect, effect.touched({})) if told else None
         """What every call reads or changes, where that is the same for all arguments."""
+
+    @property
+    def taken(self) -> str:
+        """Say what the tool takes from LangChain, which neither a model nor a plan may give; empty: nothing."""
+        shape = self._shape
+        injected = _injected(self._target) if shape is None else () if shape._mcp else shape.injected
+        names = sorted(set(injected) - {self.effect.idempotency_key})
+        return f"takes {', '.join(names)} from the framework, which a plan cannot give" if names else ""
 
     @property
     def only_awaits(self) -> bool:
@@ -105,14 +118,12 @@ class Callee:
         if names is not None and not names.issuperset(arguments):
             for name in arguments:
                 if name not in names:
-                    yield f"{self.name} has no argument {name!r}{nearest(name, sorted(names))}"
+                    yield f"{self.name} has no argument {named(name)}{nearest(name, sorted(names))}"
         if not required.issubset(arguments):
             missing = [name for name in sorted(required) if name not in arguments]
             yield f"{self.name} needs {', '.join(map(repr, missing))}"
-        if self._shape is not None:
-            taken = sorted(self._shape.injected - {self.effect.idempotency_key})
-            if taken and not self._shape._mcp:
-                yield f"{self.name} takes {', '.join(taken)} from the framework, which a plan cannot give"
+        if self._shape is not None and self.taken:
+            yield f"{self.name} {self.taken}"
         if self._schema is not None:
             yield from self._refused(arguments)
 
@@ -162,6 +173,30 @@ def _shape(target: Any) -> Any:
     from ibidem.langchain.shape import Shape
 
     return Shape(target)
+
+
+def _injected(function: Any) -> Collection[str]:
+    """Give the arguments of a plain function that a tool made of it would be given by LangChain."""
+    base = sys.modules.get("langchain_core.tools.base")
+    if base is None:
+        return ()
+    function = function.func if isinstance(function, functools.partial) else function
+    function = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        kinds = typing.get_type_hints(function, include_extras=True)
+    except Exception:  # names that mean nothing here
+        kinds = getattr(function, "__annotations__", {})
+
+    def is_given(kind: Any) -> bool:
+        if (
+            base._is_injected_arg_type(kind)
+            or "RunnableConfig" in str(kind)
+            or "langchain_core.callbacks." in str(kind)
+        ):
+            return True
+        return any(map(is_given, typing.get_args(kind)))
+
+    return [name for name, kind in kinds.items() if name != "return" and is_given(kind)]
 
 
 def nearest(name: str, names: Collection[str]) -> str:
