@@ -1,6 +1,7 @@
 """The plan tool of Anthropic loops: a model submits a plan, and reads what came of it in one message."""
 
 import json
+import time
 
 import pytest
 from adapter_kit import BOTH, Counter, wait
@@ -102,3 +103,32 @@ def test_a_tool_with_another_name_than_its_function_is_refused():
 
     with pytest.raises(ValueError, match="name of its function"):
         plan_tool([beta_tool(look, name="search")], Guard(reads=["search"]))
+
+
+@BOTH
+@pytest.mark.parametrize("is_plan_first", [False, True])
+def test_a_plan_keeps_its_place_among_the_blocks_of_its_message(way, is_plan_first):
+    """A read after a change that the model wrote before it sees the change, whichever of them is in a plan."""
+    order = {"1": "open"}
+
+    def look(order_id: str) -> str:
+        """Look at an order."""
+        status = order[order_id]
+        time.sleep(0.02)
+        return status
+
+    def close(order_id: str) -> str:
+        """Close an order."""
+        time.sleep(0.02)
+        order[order_id] = "closed"
+        return "ok"
+
+    guard = Guard({"look": Read("order:{order_id}"), "close": Write("order:{order_id}")})
+    tool = (plan_tool if way == "sync" else aplan_tool)([look, close], guard, writes=["close"])
+    looks, closes = ({"id": "a", "tool": name, "args": {"order_id": "1"}} for name in ("look", "close"))
+    blocks = [use("close", {"order_id": "1"}, "t1"), use("plan", {"steps": [looks]}, "t2")]
+    if is_plan_first:
+        blocks = [use("plan", {"steps": [closes]}, "t1"), use("look", {"order_id": "1"}, "t2")]
+    asked, tools = message(*blocks), [look, close, tool]
+    reply = answer(asked, tools, guard) if way == "sync" else wait(aanswer(asked, tools, guard))
+    assert "closed" in reply["content"][1]["content"]

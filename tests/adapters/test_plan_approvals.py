@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -13,7 +14,7 @@ from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import InjectedToolArg, tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.prebuilt import InjectedState, ToolRuntime
+from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from langgraph.types import Command, interrupt
 
 import ibidem
@@ -332,3 +333,92 @@ def test_a_plan_gives_a_function_nothing_that_langchain_would_give_its_tool(way,
         message = ask(way, plan_tool, call("plan", {"steps": steps}))
         assert message.status == "error"
         assert "from the framework, which a plan cannot give" in message.content
+
+
+# -- a plan beside other calls of its message ----------------------------------------------------------------------------
+
+
+def submitted(name, *steps):
+    return call("plan", {"steps": list(steps)}, name)
+
+
+LOOK = {"id": "a", "tool": "look", "args": {"order_id": "1"}}
+CLOSE = {"id": "a", "tool": "close", "args": {"order_id": "1"}}
+LOOKS, CLOSES = call("look", {"order_id": "1"}, "1"), call("close", {"order_id": "1"}, "1")
+
+
+@BOTH
+@pytest.mark.parametrize("wrapped", ["node", "agent", "middleware"])
+@pytest.mark.parametrize(
+    ("first", "second", "seen"),
+    [
+        (CLOSES, submitted("2", LOOK), "closed"),
+        (submitted("1", CLOSE), {**LOOKS, "id": "2"}, "closed"),
+        (submitted("1", CLOSE), submitted("2", LOOK), "closed"),
+        (LOOKS, submitted("2", CLOSE), "open"),
+        (submitted("1", LOOK), {**CLOSES, "id": "2"}, "open"),
+    ],
+)
+def test_a_plan_keeps_its_place_among_the_calls_of_its_message(way, wrapped, first, second, seen):
+    """A read after a change that the model wrote before it sees the change, whichever of them is in a plan."""
+    order = {"1": "open"}
+
+    @tool
+    def look(order_id: str) -> str:
+        """Look at an order."""
+        status = order[order_id]
+        time.sleep(0.02)
+        return status
+
+    @tool
+    def close(order_id: str) -> str:
+        """Close an order."""
+        time.sleep(0.02)
+        order[order_id] = "closed"
+        return "ok"
+
+    guard = Guard(effects={"look": Read("order:{order_id}"), "close": Write("order:{order_id}")})
+    tools = [look, close, ibidem.plan_tool([look, close], guard, writes=["close"], approvals=[])]
+    if wrapped == "node":
+        graph = ibidem.wrap(node_graph(ToolNode(tools)), guard)
+        state = ask(way, graph, {"messages": [ai(first, second)]})
+    else:
+        stack = [ibidem.Middleware(guard)] if wrapped == "middleware" else []
+        agent = agents.create_agent(saying(ai(first, second), "Done."), tools, middleware=stack)
+        agent = agent if stack else ibidem.wrap(agent, guard)
+        state = ask(way, agent, {"messages": [("user", "Go on.")]})
+    answers = "".join(message.content for message in state["messages"] if isinstance(message, ToolMessage))
+    assert seen in answers
+    assert ({"open", "closed"} - {seen}).pop() not in answers
+
+
+@BOTH
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_comes_after_a_plan_that_asks_waits_for_the_answer(way, wrapped, tools, guard, ran):
+    approval = middleware.HumanInTheLoopMiddleware(interrupt_on={"cancel_order": True})
+    if not can_be_found():
+        pytest.skip("the middleware of this LangChain cannot be found: the plan tool says so")
+    plan_tool = ibidem.plan_tool(tools, guard, writes=["cancel_order"])
+    calls = (
+        submitted("1", GET, CANCEL),
+        call("get_order", {"order_id": "1"}, "2"),
+        submitted("3", CANCEL | {"args": {"order_id": "2"}}),
+    )
+    agent = agents.create_agent(
+        saying(ai(*calls), "Done."), [*tools, plan_tool], middleware=[approval], checkpointer=InMemorySaver()
+    )
+    agent = ibidem.wrap(agent, guard) if wrapped else agent
+    state = ask(way, agent, {"messages": [("user", "Cancel them.")]}, thread("t"))
+    for _ in range(4):
+        if "__interrupt__" not in state:
+            break
+        answers = {each.id: {"decisions": [{"type": "approve"}]} for each in state["__interrupt__"]}
+        state = ask(way, agent, Command(resume=answers), thread("t"))
+    assert [m.content for m in state["messages"] if isinstance(m, ToolMessage)] == [
+        '{"it": {"id": "1"}, "gone": "1 cancelled"}',
+        '{"id": "1"}',
+        '{"gone": "2 cancelled"}',
+    ]
+    assert sorted(each for each in ran if each[0] == "cancel_order") == [("cancel_order", "1"), ("cancel_order", "2")]
+    if wrapped:
+        assert ran.index(("cancel_order", "1")) < len(ran) - 1 - ran[::-1].index(("get_order", "1"))

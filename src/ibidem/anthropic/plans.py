@@ -9,7 +9,6 @@ from anthropic.lib.tools import _beta_functions as sdk
 
 from ibidem.anthropic.twin import ToldError
 from ibidem.bound import Bound
-from ibidem.core.effects import Nested
 from ibidem.guard import Guard
 from ibidem.plan.mistakes import PlanError
 from ibidem.plan.submitting import Limits, Submissions
@@ -83,7 +82,7 @@ def aplan_tool(
 
 def _tool(make: Any, plan: Any, submissions: Submissions) -> Any:
     made = make(plan, name=submissions.name, description=submissions.description, input_schema=submissions.input_schema)
-    return Nested()(made)
+    return submissions.effect()(made)
 
 
 def _steps(tools: Iterable[Any] | Mapping[str, Any]) -> Iterable[Any] | Mapping[str, Any]:

@@ -12,7 +12,6 @@ from langchain_core.tools import BaseTool, ToolException
 from pydantic import PrivateAttr
 
 from ibidem.bound import Bound
-from ibidem.core.effects import Nested
 from ibidem.guard import Guard
 from ibidem.langgraph.approvals import Approvals, Around, both, can_be_found, found_above
 from ibidem.plan.mistakes import PlanError
@@ -110,4 +109,4 @@ def plan_tool(
     made = PlanTool(name=name, description=submissions.description, args_schema=schema)
     made._submissions = submissions
     made._approvals = None if approvals is None else Approvals.of(approvals)
-    return Nested()(made)
+    return submissions.effect()(made)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ibidem.bound import Bound
-from ibidem.core.effects import Live, Pure, Read, Undeclared, Write
+from ibidem.core.effects import Live, Nested, Pure, Read, Undeclared, Write
+from ibidem.core.hazards import Access, is_ordered
 from ibidem.core.telling import as_error
 from ibidem.guard import Guard
 from ibidem.plan import form, running
@@ -86,7 +87,7 @@ class Submissions:
         self._guard = guard
         self._tools = by_name(tools)
         self._writes = frozenset(writes)
-        callees = {called: Callee(tool, guard) for called, tool in self._tools.items()}
+        callees = self._callees = {called: Callee(tool, guard) for called, tool in self._tools.items()}
         for wanted in sorted(self._writes):
             if wanted not in callees:
                 raise ValueError(f"writes= names {wanted!r}, which is none of the tools: {', '.join(sorted(callees))}")
@@ -119,6 +120,17 @@ class Submissions:
             return f"{callee.name} {callee.taken}" if callee.taken else None
         what = "not declared" if isinstance(callee.effect, Undeclared) else "no plain read"
         return f"{callee.name} is {what}, and has no place in a plan: call it by itself"
+
+    def effect(self) -> Nested:
+        """Make the effect of the tool by which plans are submitted: in its turn it keeps the order of all it may do."""
+        accesses = [self._callees[called].any_access for called in self.admitted]
+        found = Nested()
+        ordered = [each for each in accesses if is_ordered(each.effect)]
+        if ordered:
+            touched = [each.touched for each in ordered]
+            whole = None if None in touched else tuple([resource for each in touched for resource in each or ()])
+            found.inside = Access(Write() if any(each.effect.changes for each in ordered) else Read(), whole)
+        return found
 
     # -- answering ------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,13 @@ class Callee:
                     where = ".".join(map(str, (name, *rest)))
                     yield f"{self.name} refuses {where!r}: {error['msg']}"
 
+    @property
+    def any_access(self) -> Access:
+        """Say what some call of it may read or change, whatever its arguments are."""
+        effect = self.effect
+        is_told = effect.also is None and not any(map(callable, effect.resources))
+        return Access(effect, effect.touched({}) if is_told else None)
+
     def access(self, arguments: Mapping[str, Any]) -> Access:
         """Say what a step will read or change; what depends on a result may be anything that fits the declaration."""
         if self._access is not None:
