@@ -422,3 +422,28 @@ def test_what_comes_after_a_plan_that_asks_waits_for_the_answer(way, wrapped, to
     assert sorted(each for each in ran if each[0] == "cancel_order") == [("cancel_order", "1"), ("cancel_order", "2")]
     if wrapped:
         assert ran.index(("cancel_order", "1")) < len(ran) - 1 - ran[::-1].index(("get_order", "1"))
+
+
+@BOTH
+def test_a_plan_is_not_remembered_because_a_glob_names_everything(way, tools, ran):
+    """What a plan does is in its steps: some are never remembered, and a change is made as often as it is asked for."""
+
+    @tool
+    def clock() -> str:
+        """The time."""
+        ran.append(("clock",))
+        return str(len(ran))
+
+    guard = Guard(reads=["*"], effects={"clock": Live(), "cancel_order": Write("order:{order_id}")})
+    plan_tool = ibidem.plan_tool([*tools, clock], guard, writes=["cancel_order"], approvals=[])
+    graph = ibidem.wrap(node_graph(ToolNode([*tools, clock, plan_tool]), checkpointer=InMemorySaver()), guard)
+    for _ in range(2):
+        ask(way, graph, {"messages": [ai(submitted("1", {"id": "now", "tool": "clock"}))]}, thread("t"))
+    assert ran == [("clock",)] * 2
+    ask(
+        way,
+        graph,
+        {"messages": [ai(*(submitted(name, CANCEL | {"args": {"order_id": "1"}}) for name in "12"))]},
+        thread("t"),
+    )
+    assert ran[2:] == [("cancel_order", "1")] * 2

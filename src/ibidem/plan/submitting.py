@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ibidem.bound import Bound
-from ibidem.core.effects import Live, Nested, Pure, Read, Undeclared, Write
+from ibidem.core.effects import Effect, Live, Nested, Pure, Read, Undeclared, Write
 from ibidem.core.hazards import Access, is_ordered
 from ibidem.core.telling import as_error
 from ibidem.guard import Guard
@@ -124,12 +124,12 @@ class Submissions:
     def effect(self) -> Nested:
         """Make the effect of the tool by which plans are submitted: in its turn it keeps the order of all it may do."""
         accesses = [self._callees[called].any_access for called in self.admitted]
-        found = Nested()
         ordered = [each for each in accesses if is_ordered(each.effect)]
-        if ordered:
-            touched = [each.touched for each in ordered]
-            whole = None if None in touched else tuple([resource for each in touched for resource in each or ()])
-            found.inside = Access(Write() if any(each.effect.changes for each in ordered) else Read(), whole)
+        touched = [each.touched for each in ordered]
+        whole = None if None in touched else tuple([resource for each in touched for resource in each or ()])
+        alike: Effect = Write() if any(each.effect.changes for each in ordered) else Read() if ordered else Pure()
+        found = Nested()
+        found.inside = Access(alike, whole)
         return found
 
     # -- answering ------------------------------------------------------------------------------------------------
