@@ -84,11 +84,34 @@ def test_text_is_made_of_results(way):
     assert run(way, plan)[said] == 'Paris {today} [{"id": 1}, {"id": 2}]'
 
 
-@pytest.mark.parametrize("use", [str, "{}".format, bool, list, lambda ref: 1 in ref, lambda ref: f"{ref}"])
+USES = [str, "{}".format, bool, list, lambda ref: 1 in ref, lambda ref: f"{ref}"]
+USES += [
+    lambda ref: ref == 48.9,
+    lambda ref: 48.9 != ref,
+    lambda ref: ref > 1,
+    lambda ref: 1 >= ref,
+    lambda ref: ref in [1],
+]
+
+
+@pytest.mark.parametrize("use", USES)
 def test_a_reference_is_no_value_and_says_what_to_write(use):
     place = Plan().call(geocode, city="Paris")
     with pytest.raises(TypeError, match="write ibidem.text|step.when|step.map"):
         use(place["lat"])
+
+
+def test_references_are_told_apart_as_objects():
+    place = Plan().call(geocode, city="Paris")
+    one, other = place["lat"], place["lat"]
+    assert one == one  # noqa: PLR0124
+    assert one != other
+    assert {one: 1, other: 2}[one] == 1
+
+
+def test_where_no_tools_were_given_it_is_said_how_to_give_them():
+    with pytest.raises(PlanError, match=r"there is no tool 'x': give the plan its tools, plan.run\(tools="):
+        Plan.from_json({"steps": [{"id": "a", "tool": "x"}]}).run()
 
 
 @pytest.mark.parametrize("key", ["__class__", "__dict__", 1.5, None, True])

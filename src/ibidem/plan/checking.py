@@ -170,7 +170,10 @@ class _Callees:
     def _look(self, tool: Any) -> tuple[Callee | None, str | None]:
         if isinstance(tool, str):
             if tool not in self._named:
-                return None, f"there is no tool {named(tool)}{nearest(tool, self._named)}"
+                where = (
+                    nearest(tool, self._named) if self._named else ": give the plan its tools, plan.run(tools=[...])"
+                )
+                return None, f"there is no tool {named(tool)}{where}"
             tool = self._named[tool]
         try:
             callee = Callee(tool, self._guard)

@@ -81,6 +81,16 @@ class Reference:
     def __iter__(self) -> Iterator[Any]:
         self._refuse("cannot be gone through", "let a step run once for each element: step.map(over=reference)")
 
+    def _compared(self, other: object) -> NoReturn:  # noqa: ARG002  # as Python calls it
+        self._refuse("cannot be compared here", 'let a step depend on it: step.when(reference, "eq", value)')
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
+
+    def __eq__(self, other: object) -> bool:
+        return self is other if isinstance(other, Reference) else self._compared(other)
+
+    __hash__ = object.__hash__
+
     def __contains__(self, item: object) -> bool:
         self._refuse("contains nothing yet", 'let a step depend on it: step.when(reference, "exists")')
 
