@@ -10,9 +10,10 @@ from typing import Annotated
 
 import pytest
 from adapter_kit import BOTH, ai, ask, call, node_graph, saying, thread
+from langchain_core.callbacks import CallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import InjectedToolArg, tool
+from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from langgraph.types import Command, interrupt
@@ -313,6 +314,22 @@ def with_runtime(x: int, runtime: "ToolRuntime | None" = None) -> str:
     return str(runtime)
 
 
+@tool
+def of_state(x: int, state: Annotated[dict, InjectedState] | None = None) -> str:
+    """Look."""
+    return str(state)
+
+
+class OfRuntime(BaseTool):
+    name: str = "of_runtime"
+    description: str = "Look."
+
+    def _run(
+        self, x: int, runtime: ToolRuntime | None = None, run_manager: CallbackManagerForToolRun | None = None
+    ) -> str:
+        return str(runtime)
+
+
 class WithState:
     __name__ = "with_state"
 
@@ -321,10 +338,14 @@ class WithState:
 
 
 @BOTH
-@pytest.mark.parametrize("function", [with_config, with_user, with_runtime, WithState(), partial(with_user)])
+@pytest.mark.parametrize(
+    "function",
+    [with_config, with_user, with_runtime, WithState(), partial(with_user), of_state, OfRuntime()],
+    ids=lambda each: getattr(each, "__name__", None) or getattr(each, "name", "partial"),
+)
 def test_a_plan_gives_a_function_nothing_that_langchain_would_give_its_tool(way, function, guard, tools):
     """As tools of an agent these functions take no such argument from a model."""
-    name = getattr(function, "__name__", "partial")
+    name = getattr(function, "__name__", None) or getattr(function, "name", "partial")
     guard = guard.replace(effects={**guard._options["effects"], name: Live()})
     plan_tool = ibidem.plan_tool([*tools, function], guard, approvals=[])
     assert name not in plan_tool.description
@@ -447,3 +468,37 @@ def test_a_plan_is_not_remembered_because_a_glob_names_everything(way, tools, ra
         thread("t"),
     )
     assert ran[2:] == [("cancel_order", "1")] * 2
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({"number": "5"}, 5), ({"number": "$it"}, 7), ({"number": "five"}, None), ({"number": "$other"}, None)],
+)
+def test_a_function_is_given_what_the_tool_of_an_agent_would_be_given(way, given, told):
+    """`create_agent` makes a tool of a function, which validates what a model gives: a step must not get round that."""
+
+    def it():
+        return "7"
+
+    def other():
+        return "seven"
+
+    @Live()
+    def look(number: int):
+        return [type(number).__name__, number]
+
+    @Live()
+    async def alook(number: int):
+        return look(number)
+
+    function = look if way == "sync" else alook
+    plan_tool = ibidem.plan_tool([it, other, function], Guard(reads=["it", "other"]), approvals=[])
+    steps = [
+        {"id": "it", "tool": "it"}, {"id": "other", "tool": "other"}, {"id": "a", "tool": function.__name__, "args": given}
+    ]  # fmt: skip
+    message = ask(way, plan_tool, call("plan", {"steps": steps}))
+    if told is not None:
+        assert json.loads(message.content)["a"] == ["int", told]
+    else:
+        assert "integer" in message.content

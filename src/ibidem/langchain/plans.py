@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, ToolException
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import PrivateAttr
 
 from ibidem.bound import Bound
+from ibidem.core.declarations import decorated_effect
 from ibidem.guard import Guard
 from ibidem.langgraph.approvals import Approvals, Around, both, can_be_found, found_above
 from ibidem.plan.mistakes import PlanError
 from ibidem.plan.resuming import submitted
+from ibidem.plan.steps import name_of
 from ibidem.plan.submitting import Limits, Submissions
+from ibidem.wrapping import binding_of
 
 _found: ContextVar[Around | None] = ContextVar("ibidem_plan_approvals", default=None)
 
@@ -103,6 +107,7 @@ def plan_tool(
     Raises:
         ValueError: A name in `writes` that is no declared write, or no tool that a step may use.
     """
+    tools = {n: _tool(each) for n, each in tools.items()} if isinstance(tools, Mapping) else [*map(_tool, tools)]
     limits = Limits(max_steps, fan_out, timeout, max_concurrency)
     submissions = Submissions(tools, guard, writes=writes, limits=limits, name=name)
     schema = {"title": name, "description": "A plan.", **submissions.input_schema}
@@ -110,3 +115,15 @@ def plan_tool(
     made._submissions = submissions
     made._approvals = None if approvals is None else Approvals.of(approvals)
     return submissions.effect()(made)
+
+
+def _tool(given: Any) -> Any:
+    """Make of a function the tool that an agent makes of it: what a model gives it is validated."""
+    if not (inspect.isfunction(given) or inspect.ismethod(given)) or binding_of(given) is not None:
+        return given
+    body: Any = {"coroutine" if inspect.iscoroutinefunction(given) else "func": given}
+    made = StructuredTool.from_function(
+        **body, name=name_of(given), description=inspect.getdoc(given) or name_of(given)
+    )
+    effect = decorated_effect(given)
+    return made if effect is None else effect(made)

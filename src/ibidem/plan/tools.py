@@ -32,7 +32,7 @@ class Callee:
     """A tool as the steps of one run call it.
 
     Args:
-        target: A LangChain tool or a function, wrapped or not.
+        target: A LangChain tool, a function tool of Anthropic's SDK or a function, wrapped or not.
         guard: What its calls pass; None: its own, or that of the process.
 
     Raises:
@@ -50,6 +50,9 @@ class Callee:
         self._ask = getattr(self.wrapped, "__ibidem_ask__", None)
         self._binding = getattr(self.wrapped, "__ibidem_binding__", None)
         self._shape = self._binding.shape if self._binding is not None else _shape(target)
+        of_sdk = self._shape is None and hasattr(target, "call")
+        self._input: Any = getattr(target, "input_schema", None) if of_sdk else None
+        """The JSON schema of a function tool of Anthropic's SDK, which takes its arguments as one dict."""
         known = self._binding.tool if self._binding is not None else getattr(self.wrapped, "__ibidem_tool__", None)
         self.effect: Effect = known.effect if known is not None else self._declared(target)
         self._names: frozenset[str] | None = None
@@ -57,6 +60,8 @@ class Callee:
             self._names = self._shape.parameters
         elif known is not None:
             self._names = known.parameters
+        elif self._input is not None:
+            self._names = frozenset(self._input.get("properties", ()))
         self._required = self._find_required(target)
         schema = getattr(target, "args_schema", None)
         fields = getattr(schema, "model_fields", {}) if isinstance(schema, type) else {}
@@ -67,12 +72,18 @@ class Callee:
         self._access = Access(effect, effect.touched({})) if told else None
         """What every call reads or changes, where that is the same for all arguments."""
 
-    @property
+    @functools.cached_property
     def taken(self) -> str:
         """Say what the tool takes from LangChain, which neither a model nor a plan may give; empty: nothing."""
         shape = self._shape
-        injected = _injected(self._target) if shape is None else () if shape._mcp else shape.injected
-        names = sorted(set(injected) - {self.effect.idempotency_key})
+        if shape is None:
+            injected = set(_injected(self._target))
+        elif shape._mcp:
+            injected = set()
+        else:  # the configuration of a tool is no argument of it, unless it is optional
+            hidden = _injected(shape.function or self._target._run)
+            injected = {*shape.injected, *(name for name in hidden if name in (shape.names or ()))}
+        names = sorted(injected - {self.effect.idempotency_key})
         return f"takes {', '.join(names)} from the framework, which a plan cannot give" if names else ""
 
     @property
@@ -80,7 +91,7 @@ class Callee:
         """Whether a synchronous run cannot call it."""
         if self._shape is not None:
             return bool(self._shape.only_awaits)
-        return inspect.iscoroutinefunction(self.wrapped)
+        return inspect.iscoroutinefunction(self.wrapped if self._input is None else self.wrapped.func)
 
     def _declared(self, target: Any) -> Effect:
         """Look up the effect of a tool whose guard is switched off: the calls pass it, and the plan keeps its order."""
@@ -93,6 +104,8 @@ class Callee:
             schema = getattr(target, "args_schema", None)
             needed = schema.get("required", ()) if isinstance(schema, dict) else ()
             return frozenset(name for name in needed if name not in self._shape.injected)
+        if self._input is not None:
+            return frozenset(self._input.get("required", ())) - {self.effect.idempotency_key}
         try:
             parameters = inspect.signature(self.wrapped).parameters.values()
         except (TypeError, ValueError):
@@ -103,9 +116,8 @@ class Callee:
     async def __call__(self, arguments: dict[str, Any], runtime: Runtime) -> Outcome:
         """Call the tool through the guard; what fails is a fault, and control flow passes."""
         if self._ask is None or self.bound.guard.off:
-            if runtime is BLOCKING:
-                return running.run(self.bound, self.wrapped, (), arguments)
-            return await running.arun(self.bound, self.wrapped, (), arguments)
+            call: Any = (self.wrapped, (), arguments) if self._input is None else (self.wrapped.call, (arguments,), {})
+            return running.run(self.bound, *call) if runtime is BLOCKING else await running.arun(self.bound, *call)
         try:
             asked = self._ask((), arguments, runtime)
             return asked if isinstance(asked, Outcome) else await self.bound.guard.through(asked)
@@ -164,12 +176,13 @@ class Callee:
                 return Access(effect, self._binding.touched(dict(arguments)))
             if self._shape is not None:
                 return Access(effect, None)
-            return Access(effect, effect.touched(arguments))
+            touched = getattr(self.wrapped, "__ibidem_touched__", effect.touched)
+            return Access(effect, touched(dict(arguments)))
         if any(callable(resource) for resource in effect.resources):
             return Access(effect, None)
-        # An argument that is left out widens a template to everything below. A LangChain tool may change its arguments in
-        # validating them, and validates all or none: there every one is left out.
-        known = {} if self._shape is not None else arguments
+        # An argument that is left out widens a template to everything below. A tool may change its arguments in validating
+        # them, and validates all or none: there every one is left out.
+        known = {} if self._shape is not None or self._input is not None else arguments
         return Access(effect, effect.touched({n: v for n, v in known.items() if not found_in(v)}))
 
 
