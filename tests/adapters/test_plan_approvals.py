@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated
 
 import pytest
-from adapter_kit import BOTH, ai, ask, call, node_graph, saying, thread
+from adapter_kit import BOTH, ai, ask, call, node_graph, saying, thread, wait
 from langchain_core.callbacks import CallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
@@ -294,6 +294,67 @@ def test_what_another_process_may_have_changed_is_not_changed_at_the_second_resu
     result = resumed(way, build, {"look": Live(), "change": Write("x")}, lambda: next(times, list)(), max_concurrency=1)
     assert ran == ["change"]
     assert (result.outcome("change").fault.kind, result["look"]) == ("maybe_executed", "yes")
+
+
+@BOTH
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_change_that_was_given_up_while_it_ran_is_not_made_again(way, is_mapped, ran):
+    """The plan's time is over while a person is asked: what still ran then may have been carried out."""
+
+    def change(part=None):
+        ran.append(part)
+        time.sleep(0.4)
+
+    async def achange(part=None):
+        ran.append(part)
+        await asyncio.sleep(0.4)
+
+    def pay():
+        time.sleep(0.05)
+        return interrupt("pay?")
+
+    def build():
+        plan = Plan()
+        body = change if way == "sync" else achange
+        if is_mapped:
+            plan.call(body, part=plan.item).map(over=plan.call(lambda: [1, 2]))
+        else:
+            plan.call(body)
+        plan.call(pay)
+        return plan
+
+    name = "change" if way == "sync" else "achange"
+    result = resumed(way, build, {name: Write("x"), "pay": Write("account")}, timeout=0.2)
+    assert ran == ([1] if is_mapped else [None])
+    assert (result.outcome(name).fault.kind, result["pay"]) == ("maybe_executed", "yes")
+
+
+def test_a_change_that_was_cancelled_is_not_made_again(ran):
+    results = []
+
+    async def change():
+        ran.append("change")
+        await asyncio.sleep(10)
+
+    async def node(state):
+        plan = Plan()
+        plan.call(change)
+        results.append(await plan.arun(Guard(effects={"change": Write("x")})))
+        return {}
+
+    async def twice():
+        graph = node_graph(node, checkpointer=InMemorySaver())
+        task = asyncio.create_task(graph.ainvoke({"messages": []}, thread("t")))
+        while not ran:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await graph.ainvoke(None, thread("t"))
+
+    wait(twice())
+    assert ran == ["change"]
+    assert results[0].outcome("change").fault.kind == "maybe_executed"
 
 
 # -- what LangChain gives ------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
+from ibidem.core.faults import Fault
 
 _PAD, _RESUMING, _SEND = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send"
 
@@ -185,6 +186,10 @@ class Attempt:
         if isinstance(effect, Live) and outcome.failed:
             return
         self._record.done.setdefault(unit[0], []).append((unit[1], arguments, outcome))
+
+    def cut(self, unit: Unit, fault: Fault) -> None:
+        """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
+        self._record.done.setdefault(unit[0], []).append((unit[1], None, Outcome(fault=fault)))
 
     def still_asks(self, unit: Unit, question: Any) -> bool:
         """Note what a call asks before it is made; false: an answer that is there was given to another question."""

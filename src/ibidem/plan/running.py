@@ -142,9 +142,9 @@ class Run(Deciding):
         step, attempt = self.prepared.steps[index], self._attempt
         if attempt is None:
             return None
-        if step.over is None:
-            again = attempt.again((step.id, -1), None)
-            return None if again is None else self._end(index, "failed" if again.failed else "done", again)
+        again = attempt.again((step.id, -1), None)
+        if again is not None:
+            return self._end(index, "failed" if again.failed else "done", again)
         elements, blocked = attempt.elements(step.id), self._blocked(index)
         if elements is None or blocked is None or blocked.outcome.fault is None:
             return elements
@@ -224,6 +224,9 @@ class Run(Deciding):
                 outcome = Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
             except BaseException as flow:
                 if not (hidden and is_interrupt(flow)):
+                    if not (harmless or isinstance(flow, Exception)):  # it was cancelled, and may have been carried out
+                        message = "The plan was cancelled while it ran."
+                        attempt.cut(unit, Fault(RuntimeError(message), "cancelled", message).as_unknown())
                     raise
                 outcome = None
         if outcome is None:  # it asks a person, so it is to know that others were asked before
