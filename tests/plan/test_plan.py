@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -624,3 +625,36 @@ def test_a_mapped_write_that_was_stopped_midway_is_told_to_have_run_perhaps():
     assert written == [1]
     assert result.outcome(failed).fault.kind == "tool_error"
     assert result.outcome(mapped).fault.kind == "maybe_executed"
+
+
+class Row(Mapping):
+    """A row of a database that is closed."""
+
+    def __getitem__(self, key):
+        raise RuntimeError("closed")
+
+    __len__ = __iter__ = __getitem__
+
+
+class Rows(list):
+    def __iter__(self):
+        raise RuntimeError("closed")
+
+    __getitem__ = __iter__
+
+
+@BOTH
+@pytest.mark.parametrize("use", ["part", "element", "text", "condition", "map"])
+def test_a_result_that_cannot_be_looked_at_fails_the_step_that_looks(way, use):
+    """What else the plan has done is answered all the same."""
+    plan = Plan()
+    row, rows = plan.call(lambda: Row()), plan.call(lambda: Rows([1]))
+    looks = plan.call(echo, x={"part": row["id"], "element": rows[0], "text": text("{}", rows)}.get(use))
+    if use == "condition":
+        looks.when(row["id"], "eq", 1)
+    elif use == "map":
+        looks.map(over=rows)
+    other = plan.call(echo, x=1)
+    result = run(way, plan)
+    assert result[other] == 1
+    assert result.outcome(looks).fault.kind == "invalid_arguments"

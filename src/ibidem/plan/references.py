@@ -249,7 +249,7 @@ def as_text(value: Any) -> str:
         return value
     try:
         return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:
         raise NotThere(f"a result of type {type(value).__name__} cannot become part of a text") from None
 
 
@@ -257,8 +257,17 @@ def follow(value: Any, reference: Reference) -> Any:
     """Go from the result of a step to what a reference means.
 
     Raises:
-        NotThere: It leads to nothing.
+        NotThere: It leads to nothing, or the result cannot be looked at.
     """
+    try:
+        return _followed(value, reference)
+    except NotThere:
+        raise
+    except Exception as problem:  # a result may be anything: a row of a database that is closed, say
+        raise NotThere(f"{reference.spelled}: looking at the result raised {type(problem).__name__}") from problem
+
+
+def _followed(value: Any, reference: Reference) -> Any:
     for key in reference.path:
         if isinstance(value, str):
             value = _read(value, reference)

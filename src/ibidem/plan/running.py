@@ -158,9 +158,13 @@ class Run(Deciding):
         most = self._options.fan_out
         if not isinstance(value, (list, tuple)):
             raise NotThere(f"{over.spelled} is a {type(value).__name__}, and map goes over a list")
-        if most is not None and len(value) > most:
-            raise NotThere(f"{over.spelled} has {len(value)} elements, and map goes over {most} at most")
-        return list(value)
+        try:
+            elements = list(value)
+        except Exception as problem:
+            raise NotThere(f"{over.spelled}: looking at the list raised {type(problem).__name__}") from problem
+        if most is not None and len(elements) > most:
+            raise NotThere(f"{over.spelled} has {len(elements)} elements, and map goes over {most} at most")
+        return elements
 
     async def _element(self, index: int, element: int) -> Ended | None:
         """Make the call for one element; after the last the step has ended."""
