@@ -52,6 +52,8 @@ def large(rng: random.Random) -> Any:
         {"steps": [{"id": f"s{n}", "tool": "echo", "args": {"x": [f"$q{k}" for k in range(200)]}} for n in range(100)]},
         {"steps": [{"id": f"s{n}", "tool": "echo", "args": {"x": f"$s{(n + 1) % 500}"}} for n in range(500)]},
         {"steps": [{"id": "a", "tool": "echo", "args": {"x": "$a" + ".b" * 200}}] * 500},
+        {"steps": [{"id": f"s{n}", "tool": "echo", "args": {"x": n}} for n in range(1_000)]},
+        {"steps": [{"id": f"s{n}", "tool": "echo", "after": [f"s{k}" for k in range(n)]} for n in range(1_000)]},
         "[" * 100_000,
         '{"steps": [' * 1_000,
         " " * 2_000_000,

@@ -24,7 +24,7 @@ import _hostile
 import ibidem
 from _measure import Report, Sample, arguments, clocked, finish, interleave, loop
 from _recordings import load
-from ibidem import Guard, Plan, PlanError
+from ibidem import Guard, Plan, PlanError, Write
 
 ROUNDS = 5
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
@@ -213,30 +213,42 @@ def memory(report: Report, *, quick: bool, runner: asyncio.Runner) -> None:
 
 
 def hostile(report: Report, *, quick: bool) -> None:
-    """Add how long documents take that anybody may send."""
-    slowest, refused = 0.0, 0
+    """Add how long documents take that anybody may send.
+
+    It is CPU, since the machine may do something else meanwhile; and without the garbage collector's, whose pauses grow with
+    what else the process holds, here with all that was measured before. They are shown beside it.
+    """
+    slowest, slowest_pause, refused = 0.0, 0.0, 0
+    guard, pauses = Guard(effects={"echo": Write("order:{x}")}), [0.0]
+
+    def collector(phase: str, _: Any) -> None:
+        pauses[-1] += time.process_time() if phase == "stop" else -time.process_time()
+
     count = 300 if quick else 10_000
 
     def echo(x: Any = None, y: Any = None) -> Any:
         return {"x": x, "y": y}
 
     others = 0
+    gc.callbacks.append(collector)
     for seed in range(count):
         rng = random.Random(seed)
         document = _hostile.large(rng) if seed % 20 == 0 else _hostile.document(rng)
-        began = time.perf_counter()
+        pauses.append(0.0)
+        began = time.process_time()
         try:
-            Plan.from_json(document, [echo]).check()
+            Plan.from_json(document, [echo]).check(guard)
         except PlanError:
             refused += 1
         except Exception:  # what the benchmark counts
             others += 1
-        slowest = max(slowest, time.perf_counter() - began)
-    report.table(
-        "Hostile documents", ["documents", "refused", "slowest, ms"], [[count, refused, f"{slowest * 1e3:.1f}"]]
-    )
+        slowest = max(slowest, time.process_time() - began - pauses[-1])
+        slowest_pause = max(slowest_pause, pauses[-1])
+    gc.callbacks.remove(collector)
+    heads = ["documents", "refused", "slowest, ms of CPU", "longest pause of the garbage collector, ms"]
+    report.table("Hostile documents", heads, [[count, refused, f"{slowest * 1e3:.1f}", f"{slowest_pause * 1e3:.1f}"]])
     report.exactly("hostile documents: errors of another type", others, 0)
-    report.at_most("hostile documents: ms of the slowest", slowest * 1e3, HOSTILE_MS)
+    report.at_most("hostile documents: ms of CPU of the slowest", slowest * 1e3, HOSTILE_MS)
 
 
 def agents(report: Report) -> None:

@@ -1,10 +1,12 @@
 """The plan tool of Anthropic loops: a model submits a plan, and reads what came of it in one message."""
 
+import enum
 import json
+import time
 
 import pytest
 from adapter_kit import BOTH, Counter, wait
-from anthropic import beta_tool
+from anthropic import beta_async_tool, beta_tool
 from anthropic_kit import ASK, client, message
 
 from ibidem import Guard, Read, Write
@@ -95,10 +97,97 @@ def test_its_description_names_the_tools_that_steps_may_use():
     assert told["input_schema"]["properties"].keys() == {"steps", "return"}
 
 
-def test_a_tool_with_another_name_than_its_function_is_refused():
+def test_a_tool_may_have_another_name_than_its_function():
     def look(city: str) -> str:
         """Look."""
         return city
 
-    with pytest.raises(ValueError, match="name of its function"):
-        plan_tool([beta_tool(look, name="search")], Guard(reads=["search"]))
+    tool = plan_tool([beta_tool(look, name="search")], Guard(reads=["search"]))
+    assert tool.call({"steps": [{"id": "a", "tool": "search", "args": {"city": "Paris"}}]}) == '{"a": "Paris"}'
+
+
+class Kind(enum.Enum):
+    A = "a"
+
+
+@BOTH
+@pytest.mark.parametrize("is_off", [False, True])
+@pytest.mark.parametrize("form", ["function", "tool"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"number": "5"}, "5 Kind.A"),
+        ({"number": 5, "kind": "a"}, "5 Kind.A"),
+        ({"number": 5, "kind": "$first"}, "5 Kind.A"),
+        ({"number": 5, "kind": "b"}, None),
+        ({"number": "five"}, None),
+        ({"number": "$first"}, None),
+    ],
+)
+def test_a_step_is_given_what_its_tool_would_be_given_by_itself(way, is_off, form, given, told, monkeypatch):
+    """The SDK validates what a model gives a tool, and changes it: a step must not get round that."""
+    if is_off:
+        monkeypatch.setenv("IBIDEM", "off")
+
+    def look(number: int, kind: Kind = Kind.A) -> str:
+        """Look."""
+        assert type(number) is int
+        return f"{number} {kind}"
+
+    async def alook(number: int, kind: Kind = Kind.A) -> str:
+        """Look."""
+        return look(number, kind)
+
+    def first() -> str:
+        """Give the first kind."""
+        return "a"
+
+    body = look if way == "sync" else alook
+    made = body if form == "function" else (beta_tool if way == "sync" else beta_async_tool)(body)
+    steps = [{"id": "first", "tool": "first"}, {"id": "it", "tool": body.__name__, "args": given}]
+    guard = Guard(effects={"look": Read("thing:{number}"), "alook": Read("thing:{number}"), "first": Read()})
+    tool = (plan_tool if way == "sync" else aplan_tool)([first, made], guard)
+    found = json.loads(tool.call({"steps": steps}) if way == "sync" else wait(tool.call({"steps": steps})))["it"]
+    if told is None:
+        assert found["error"]["kind"] == "invalid_arguments"
+    else:
+        assert found == told
+
+
+def test_what_a_loop_cannot_await_and_what_is_missing_is_told_before_anything_runs():
+    async def alook(number: int) -> str:
+        """Look."""
+        return str(number)
+
+    tool = plan_tool([alook], Guard(reads=["alook"]))
+    with pytest.raises(Exception, match="alook is asynchronous(.|\n)*alook needs 'number'"):
+        tool.call({"steps": [{"id": "a", "tool": "alook"}]})
+
+
+@BOTH
+@pytest.mark.parametrize("is_plan_first", [False, True])
+def test_a_plan_keeps_its_place_among_the_blocks_of_its_message(way, is_plan_first):
+    """A read after a change that the model wrote before it sees the change, whichever of them is in a plan."""
+    order = {"1": "open"}
+
+    def look(order_id: str) -> str:
+        """Look at an order."""
+        status = order[order_id]
+        time.sleep(0.02)
+        return status
+
+    def close(order_id: str) -> str:
+        """Close an order."""
+        time.sleep(0.02)
+        order[order_id] = "closed"
+        return "ok"
+
+    guard = Guard({"look": Read("order:{order_id}"), "close": Write("order:{order_id}")})
+    tool = (plan_tool if way == "sync" else aplan_tool)([look, close], guard, writes=["close"])
+    looks, closes = ({"id": "a", "tool": name, "args": {"order_id": "1"}} for name in ("look", "close"))
+    blocks = [use("close", {"order_id": "1"}, "t1"), use("plan", {"steps": [looks]}, "t2")]
+    if is_plan_first:
+        blocks = [use("plan", {"steps": [closes]}, "t1"), use("look", {"order_id": "1"}, "t2")]
+    asked, tools = message(*blocks), [look, close, tool]
+    reply = answer(asked, tools, guard) if way == "sync" else wait(aanswer(asked, tools, guard))
+    assert "closed" in reply["content"][1]["content"]

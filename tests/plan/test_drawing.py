@@ -69,7 +69,19 @@ def test_rich_draws_the_same_words():
         width=200, record=True, file=types.SimpleNamespace(write=lambda text: None, flush=lambda: None)
     )
     console.print(plan)
-    assert [line.rstrip() for line in console.export_text().splitlines()] == str(plan).splitlines()
+    assert [line.rstrip() for line in console.export_text(clear=False).splitlines()] == str(plan).splitlines()
+    bold = [line for line in console.export_text(styles=True).splitlines() if "\x1b[1" in line]
+    assert len(bold) == 1, "the headline"
+
+
+def test_rich_keeps_a_step_on_its_line():
+    rich = pytest.importorskip("rich.console")
+    plan = ran()
+    console = rich.Console(
+        width=70, record=True, file=types.SimpleNamespace(write=lambda text: None, flush=lambda: None)
+    )
+    console.print(plan)
+    assert len(console.export_text().splitlines()) == len(str(plan).splitlines())
 
 
 def test_a_plan_is_a_mermaid_flowchart_with_hazards_dotted():

@@ -156,6 +156,19 @@ class Secret:
         raise AssertionError("a plan has reached into what is no dict or list")
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"args": {"x": [1] * 10_001}},
+        {"after": ["place"] * 10_001},
+        {"when": {"ref": "$place", "op": "in", "value": [1] * 10_001}},
+    ],
+)
+def test_all_that_a_document_says_counts(more):
+    with pytest.raises(PlanError, match="more than 10,000 values"):
+        Plan.from_json({"steps": [step(**more)]})
+
+
 @pytest.mark.soak
 def test_hostile_documents_end_in_a_result_or_in_a_plan_error():
     reached = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -84,11 +85,34 @@ def test_text_is_made_of_results(way):
     assert run(way, plan)[said] == 'Paris {today} [{"id": 1}, {"id": 2}]'
 
 
-@pytest.mark.parametrize("use", [str, "{}".format, bool, list, lambda ref: 1 in ref, lambda ref: f"{ref}"])
+USES = [str, "{}".format, bool, list, lambda ref: 1 in ref, lambda ref: f"{ref}"]
+USES += [
+    lambda ref: ref == 48.9,
+    lambda ref: 48.9 != ref,
+    lambda ref: ref > 1,
+    lambda ref: 1 >= ref,
+    lambda ref: ref in [1],
+]
+
+
+@pytest.mark.parametrize("use", USES)
 def test_a_reference_is_no_value_and_says_what_to_write(use):
     place = Plan().call(geocode, city="Paris")
     with pytest.raises(TypeError, match="write ibidem.text|step.when|step.map"):
         use(place["lat"])
+
+
+def test_references_are_told_apart_as_objects():
+    place = Plan().call(geocode, city="Paris")
+    one, other = place["lat"], place["lat"]
+    assert one == one  # noqa: PLR0124
+    assert one != other
+    assert {one: 1, other: 2}[one] == 1
+
+
+def test_where_no_tools_were_given_it_is_said_how_to_give_them():
+    with pytest.raises(PlanError, match=r"there is no tool 'x': give the plan its tools, plan.run\(tools="):
+        Plan.from_json({"steps": [{"id": "a", "tool": "x"}]}).run()
 
 
 @pytest.mark.parametrize("key", ["__class__", "__dict__", 1.5, None, True])
@@ -601,3 +625,36 @@ def test_a_mapped_write_that_was_stopped_midway_is_told_to_have_run_perhaps():
     assert written == [1]
     assert result.outcome(failed).fault.kind == "tool_error"
     assert result.outcome(mapped).fault.kind == "maybe_executed"
+
+
+class Row(Mapping):
+    """A row of a database that is closed."""
+
+    def __getitem__(self, key):
+        raise RuntimeError("closed")
+
+    __len__ = __iter__ = __getitem__
+
+
+class Rows(list):
+    def __iter__(self):
+        raise RuntimeError("closed")
+
+    __getitem__ = __iter__
+
+
+@BOTH
+@pytest.mark.parametrize("use", ["part", "element", "text", "condition", "map"])
+def test_a_result_that_cannot_be_looked_at_fails_the_step_that_looks(way, use):
+    """What else the plan has done is answered all the same."""
+    plan = Plan()
+    row, rows = plan.call(lambda: Row()), plan.call(lambda: Rows([1]))
+    looks = plan.call(echo, x={"part": row["id"], "element": rows[0], "text": text("{}", rows)}.get(use))
+    if use == "condition":
+        looks.when(row["id"], "eq", 1)
+    elif use == "map":
+        looks.map(over=rows)
+    other = plan.call(echo, x=1)
+    result = run(way, plan)
+    assert result[other] == 1
+    assert result.outcome(looks).fault.kind == "invalid_arguments"

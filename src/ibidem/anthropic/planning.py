@@ -15,7 +15,7 @@ from ibidem.bound import Bound
 from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.core.faults import Fault
-from ibidem.core.hazards import Access
+from ibidem.core.hazards import access
 from ibidem.core.idempotency import idempotency_key
 from ibidem.guard import Guard
 from ibidem.report.events import logger
@@ -80,7 +80,7 @@ class Desk:
         if not known.effect.declared:
             return Planned(name, wrapped, asked, BARRIER, family)
         resources = touched(arguments if is_langchain(tool) else asked)
-        return Planned(name, wrapped, asked, Access(known.effect, resources), family)
+        return Planned(name, wrapped, asked, access(known.effect, resources), family)
 
     def _filled(
         self, name: str | None, block: Any, arguments: Mapping[str, Any], message: str | None

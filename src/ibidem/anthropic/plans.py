@@ -7,9 +7,9 @@ from typing import Any
 
 from anthropic.lib.tools import _beta_functions as sdk
 
+from ibidem.anthropic.tools import collected, is_plain
 from ibidem.anthropic.twin import ToldError
 from ibidem.bound import Bound
-from ibidem.core.effects import Nested
 from ibidem.guard import Guard
 from ibidem.plan.mistakes import PlanError
 from ibidem.plan.submitting import Limits, Submissions
@@ -32,8 +32,8 @@ def plan_tool(
     one by one. Nobody approves calls in such a loop, so name in `writes` only what the model may do by itself.
 
     Args:
-        tools: Functions, LangChain tools, and `beta_tool` objects that have the name of their function. Steps may use the
-            ones that are declared `Pure`, `Read` or `Live`.
+        tools: Functions, LangChain tools and `beta_tool` objects. Steps may use the ones that are declared `Pure`, `Read`
+            or `Live`.
         guard: What the calls pass; None: those of the tools.
         writes: Names of tools declared `Write` that steps may use too.
         name: Of the tool.
@@ -83,19 +83,9 @@ def aplan_tool(
 
 def _tool(make: Any, plan: Any, submissions: Submissions) -> Any:
     made = make(plan, name=submissions.name, description=submissions.description, input_schema=submissions.input_schema)
-    return Nested()(made)
+    return submissions.effect()(made)
 
 
-def _steps(tools: Iterable[Any] | Mapping[str, Any]) -> Iterable[Any] | Mapping[str, Any]:
-    """Give what steps call: of a tool of the SDK, its function."""
-    if isinstance(tools, Mapping):
-        return {name: _function(tool) for name, tool in tools.items()}
-    return [_function(tool) for tool in tools]
-
-
-def _function(tool: Any) -> Any:
-    if not isinstance(tool, sdk.BaseFunctionTool):
-        return tool
-    if getattr(tool.func, "__name__", None) != tool.name:
-        raise ValueError(f"the tool {tool.name!r} has not the name of its function: give the function, under one name")
-    return tool.func
+def _steps(tools: Iterable[Any] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give what steps call: the tools that the loop has, which validate what a model gives."""
+    return {name: tool for name, tool in collected(tools).items() if isinstance(name, str) and not is_plain(tool)}

@@ -64,6 +64,8 @@ class Declarations:
         """
         if name in self.effects:
             return self.effects[name], "effects"
+        if decorated is not None and decorated.inside is not None:
+            return decorated, "plan_tool"  # a glob for the tools of the plans is not about the plans
         for pattern, effect in self.effects.items():
             if fnmatch.fnmatchcase(name, pattern):
                 return effect, f"effects[{pattern!r}]"

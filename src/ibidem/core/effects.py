@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Unpack, get_args
 
 from ibidem.core.batches import Batch
 from ibidem.core.durations import TTL, reject_unknown, seconds, some_seconds
 from ibidem.core.policies import FAILURES, Breaker, Failures, Retry, check_options
 from ibidem.core.resources import EVERYTHING, Resource, Spec, Template, parse_answer
+
+if TYPE_CHECKING:
+    from ibidem.core.hazards import Access
 
 T = TypeVar("T")
 
@@ -60,6 +63,8 @@ class Effect:
     secret: tuple[str, ...] = ()
     """The arguments that stand nowhere but in the call itself: keys have a digest in their place."""
     idempotency_key: str | None = None
+    inside: Access | None = None
+    """What the calls may do that this one runs in its own name: by it a turn orders a plan. None: they are not in its turn."""
 
     @property
     def repeatable(self) -> bool:

@@ -24,6 +24,11 @@ class Access(NamedTuple):
     """None: that cannot be told beforehand, so it may be anything."""
 
 
+def access(effect: Effect, touched: tuple[Resource, ...] | None) -> Access:
+    """Say what a call of a turn does to what, its own inner calls included where it answers for them."""
+    return effect.inside or Access(effect, touched)
+
+
 class Hazard(NamedTuple):
     """One reason why one call waits for another; both by their place in the order."""
 

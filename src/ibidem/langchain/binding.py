@@ -20,7 +20,7 @@ from ibidem.core.call import Call, Outcome, Tool, current
 from ibidem.core.copies import NotCopied, are_atoms, private
 from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import UNDECLARED, Effect, Read, Undeclared
-from ibidem.core.hazards import Access
+from ibidem.core.hazards import access
 from ibidem.core.idempotency import idempotency_key
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
@@ -151,7 +151,7 @@ class Binding:
 
     def asked(self, args: Any, id: Any = None) -> Asked:  # noqa: A002
         """Say what a call with these raw arguments would do to what, before it is made."""
-        return Asked(self.tool.name, id, self.tool, Access(self.tool.effect, self.touched(args)))
+        return Asked(self.tool.name, id, self.tool, access(self.tool.effect, self.touched(args)))
 
     def sought(self, args: Any, config: Mapping[str, Any] | None) -> Sought | None:
         """Look for a call before it is made; None: its arguments take the tool itself to be read."""

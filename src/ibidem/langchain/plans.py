@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, ToolException
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import PrivateAttr
 
 from ibidem.bound import Bound
-from ibidem.core.effects import Nested
+from ibidem.core.declarations import decorated_effect
 from ibidem.guard import Guard
-from ibidem.langgraph.approvals import Approvals, both, can_be_found, found_above
+from ibidem.langgraph.approvals import Approvals, Around, both, can_be_found, found_above
 from ibidem.plan.mistakes import PlanError
 from ibidem.plan.resuming import submitted
+from ibidem.plan.steps import name_of
 from ibidem.plan.submitting import Limits, Submissions
+from ibidem.wrapping import binding_of
 
-_found: ContextVar[Approvals | None] = ContextVar("ibidem_plan_approvals", default=None)
+_found: ContextVar[Around | None] = ContextVar("ibidem_plan_approvals", default=None)
 
 
 class PlanTool(BaseTool):
@@ -30,12 +33,14 @@ class PlanTool(BaseTool):
     _approvals: Approvals | None = PrivateAttr(default=None)
 
     def _approve(self) -> Approvals | None:
-        if self._approvals is None and not can_be_found():
+        around = _found.get() or found_above()
+        if self._approvals is None and not (can_be_found() and around.is_whole):
+            where = "around this call" if can_be_found() else "of this LangChain"
             raise RuntimeError(
-                "HumanInTheLoopMiddleware of this LangChain cannot be seen from a plan: say whose approval calls need, "
+                f"HumanInTheLoopMiddleware {where} cannot be seen from a plan: say whose approval calls need, "
                 "plan_tool(..., approvals=middleware), or approvals=[] if nobody's"
             )
-        return both(self._approvals, _found.get())
+        return both(self._approvals, around.approvals)
 
     def _run(self, **told: Any) -> str:
         try:
@@ -62,7 +67,9 @@ class PlanTool(BaseTool):
 def _noted(given: Any) -> Iterator[None]:
     """Note which call submits the plan, and who approves calls around it."""
     name = given.get("id") if isinstance(given, Mapping) and given.get("type") == "tool_call" else None
-    above = both(found_above(), _found.get())
+    above, before = found_above(), _found.get()
+    if before is not None:
+        above = Around(both(above.approvals, before.approvals), above.is_whole or before.is_whole)
     tokens = submitted.set(name), _found.set(above)
     try:
         yield
@@ -100,10 +107,23 @@ def plan_tool(
     Raises:
         ValueError: A name in `writes` that is no declared write, or no tool that a step may use.
     """
+    tools = {n: _tool(each) for n, each in tools.items()} if isinstance(tools, Mapping) else [*map(_tool, tools)]
     limits = Limits(max_steps, fan_out, timeout, max_concurrency)
     submissions = Submissions(tools, guard, writes=writes, limits=limits, name=name)
     schema = {"title": name, "description": "A plan.", **submissions.input_schema}
     made = PlanTool(name=name, description=submissions.description, args_schema=schema)
     made._submissions = submissions
     made._approvals = None if approvals is None else Approvals.of(approvals)
-    return Nested()(made)
+    return submissions.effect()(made)
+
+
+def _tool(given: Any) -> Any:
+    """Make of a function the tool that an agent makes of it: what a model gives it is validated."""
+    if not (inspect.isfunction(given) or inspect.ismethod(given)) or binding_of(given) is not None:
+        return given
+    body: Any = {"coroutine" if inspect.iscoroutinefunction(given) else "func": given}
+    made = StructuredTool.from_function(
+        **body, name=name_of(given), description=inspect.getdoc(given) or name_of(given)
+    )
+    effect = decorated_effect(given)
+    return made if effect is None else effect(made)

@@ -7,14 +7,17 @@ where it stands around the call by which the plan was submitted; where there is 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
+from langgraph.prebuilt import tool_node
 from langgraph.types import interrupt
 
+from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.plan.references import own
 from ibidem.plan.results import own_fault
@@ -22,6 +25,9 @@ from ibidem.plan.resuming import Attempt, submitted
 
 _ALL: tuple[str, ...] = ("approve", "edit", "reject", "respond")
 _PREFIX = "Tool execution requires approval"
+_MIDDLEWARE = "langchain.agents.middleware.human_in_the_loop"
+_MOST = 1_000
+"""Functions that are looked into for a middleware."""
 
 
 @dataclass(frozen=True)
@@ -123,22 +129,60 @@ def _only(answer: Any) -> Any:
     return decisions[0]
 
 
-def found_above() -> Approvals | None:
-    """Find the middleware that stands around the call that is being made: it wraps tool calls, so it is in the stack."""
+class Around(NamedTuple):
+    """What stands around the call that is being made."""
+
+    approvals: Approvals | None
+    is_whole: bool
+    """Whether the stack reaches the graph that is around; true where there is none, or no such middleware."""
+
+
+def found_above() -> Around:
+    """Find the middleware that stands around the call that is being made.
+
+    It wraps tool calls. So it is in the stack or, where the calls that it lets pass run in tasks or threads of their own, in
+    what the `ToolNode` that is in the stack runs its calls through.
+    """
     frame: FrameType | None = sys._getframe(1)
     found: Approvals | None = None
+    is_whole = _MIDDLEWARE not in sys.modules or "__pregel_scratchpad" not in (
+        running_config().get("configurable") or {}
+    )
     while frame is not None:
+        owners: list[Any] = []
         if frame.f_code.co_name in ("wrap_tool_call", "awrap_tool_call"):
-            middleware = frame.f_locals.get("self")
-            if isinstance(getattr(middleware, "interrupt_on", None), Mapping):
-                found = both(found, Approvals.of(middleware))
+            owners = [frame.f_locals.get("self")]
+        elif str(frame.f_globals.get("__name__")).startswith("langgraph."):
+            is_whole = True
+            if frame.f_globals is vars(tool_node):
+                node = frame.f_locals.get("self")
+                owners = _owners([getattr(node, name, None) for name in ("_wrap_tool_call", "_awrap_tool_call")])
+        for owner in owners:
+            if isinstance(getattr(owner, "interrupt_on", None), Mapping):
+                found = both(found, Approvals.of(owner))
         frame = frame.f_back
-    return found
+    return Around(found, is_whole)
+
+
+def _owners(functions: list[Any]) -> list[Any]:
+    """Give the objects whose methods functions are made of: those in their closures, in partial ones and around others."""
+    left, seen, owners = list(functions), set[int](), []
+    while left and len(seen) < _MOST:
+        function = left.pop()
+        if id(function) in seen or not callable(function):
+            continue
+        seen.add(id(function))
+        owners.append(getattr(function, "__self__", None))
+        left += [getattr(function, name, None) for name in ("__func__", "__wrapped__", "func")]
+        for cell in getattr(function, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # not filled yet
+                left.append(cell.cell_contents)
+    return owners
 
 
 def can_be_found() -> bool:
     """Whether the middleware wraps tool calls: an older one that is in use could not be seen from a plan."""
-    module = sys.modules.get("langchain.agents.middleware.human_in_the_loop")
+    module = sys.modules.get(_MIDDLEWARE)
     middleware = getattr(module, "HumanInTheLoopMiddleware", None)
     return middleware is None or "wrap_tool_call" in vars(middleware)
 

@@ -55,6 +55,7 @@ def matters(twins: Twins, calls: Sequence[Any]) -> bool:
     for call in calls:
         known = twins.get(call["name"])
         effect = known[1].__ibidem_binding__.tool.effect if known is not None else UNDECLARED
+        effect = effect if effect.inside is None else effect.inside.effect
         if effect.changes or effect.batch is not None:
             return True
     return False

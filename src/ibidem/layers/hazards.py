@@ -12,7 +12,7 @@ from typing import Literal
 
 from ibidem.core.call import Call, Inner, Outcome
 from ibidem.core.faults import Fault, UpstreamFailed, empty_interrupt
-from ibidem.core.hazards import Access, After
+from ibidem.core.hazards import After, access
 from ibidem.core.turns import Place
 from ibidem.layers.timeout import out_of_time
 
@@ -41,7 +41,7 @@ class Hazards:
     async def _in_order(self, call: Call, place: Place, inner: Inner) -> Outcome:
         if not place.sure:
             resources = call.effect.touched(call.arguments) if call.effect.also is None else None
-            place.arrive(call.tool, Access(call.effect, resources))
+            place.arrive(call.tool, access(call.effect, resources))
         late: list[Place] = []
         for other in place.earlier:
             if place.needs(other) is None:

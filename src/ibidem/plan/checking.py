@@ -10,7 +10,7 @@ from ibidem.bound import Bound
 from ibidem.core.effects import UNDECLARED
 from ibidem.core.hazards import Access
 from ibidem.guard import Guard
-from ibidem.plan.mistakes import Mistake, PlanError
+from ibidem.plan.mistakes import Mistake, PlanError, named
 from ibidem.plan.order import Cycle, Order
 from ibidem.plan.references import ITEM, Reference, found_in
 from ibidem.plan.steps import Plan, Step
@@ -77,10 +77,11 @@ def prepare(
         if problem is not None:
             mistakes.append(Mistake(step.id, problem))
         if callee is not None and not callee.fits(step.arguments):
-            mistakes.extend(Mistake(step.id, said) for said in callee.problems(step.arguments))
+            told = callee.problems(step.arguments)
+            mistakes.extend(Mistake(step.id, said) for said in told if said != problem)
         used, wrong = _used(plan, step, index)
         waits = frozenset([index[name] for name in step.afters if name in index]) if step.afters else _NONE
-        wrong += [f"there is no step {n!r}{nearest(n, index)}" for n in step.afters if n not in index]
+        wrong += [f"there is no step {named(n)}{nearest(n, index)}" for n in step.afters if n not in index]
         if wrong:
             mistakes.extend(Mistake(step.id, said) for said in wrong)
         data.append(used)
@@ -168,7 +169,10 @@ class _Callees:
     def _look(self, tool: Any) -> tuple[Callee | None, str | None]:
         if isinstance(tool, str):
             if tool not in self._named:
-                return None, f"there is no tool {tool!r}{nearest(tool, self._named)}"
+                where = (
+                    nearest(tool, self._named) if self._named else ": give the plan its tools, plan.run(tools=[...])"
+                )
+                return None, f"there is no tool {named(tool)}{where}"
             tool = self._named[tool]
         try:
             callee = Callee(tool, self._guard)

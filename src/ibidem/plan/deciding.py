@@ -166,6 +166,8 @@ class Deciding:
                 fault = Fault(late, "timeout", f"The plan's {seconds:g} s were over before it ended.", retryable=True)
                 if not self._is_harmless(index):
                     fault = fault.as_unknown()
+                    if self._attempt is not None and index not in {flow[0] for flow in self._flows}:
+                        self._attempt.cut((self.prepared.steps[index].id, -1), fault)
                 self.ended[index] = self._end(index, "failed", Outcome(fault=fault))
 
     def result(self) -> Result:

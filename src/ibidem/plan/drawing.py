@@ -74,13 +74,12 @@ def waterfall_text(headline: str, rows: list[Row], whole: float) -> str:
 
 def waterfall_rich(headline: str, rows: list[Row], whole: float) -> Any:
     """Draw it in colours, for `rich`."""
+    from rich.console import Group
     from rich.text import Text
 
-    drawn = Text(plain(headline), style="bold")
-    for line, row in _lines(rows, whole):
-        drawn.append("\n")
-        drawn.append(line, style=_STYLES.get(row.state if row is not None else "", ""))
-    return drawn
+    styled = [(plain(headline), "bold")]
+    styled += [(line, _STYLES.get(row.state if row is not None else "", "")) for line, row in _lines(rows, whole)]
+    return Group(*[Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in styled])
 
 
 def _lines(rows: list[Row], whole: float) -> Iterator[tuple[str, Row | None]]:

@@ -27,7 +27,10 @@ MAX_DEPTH = 30
 """Levels that arguments may be nested."""
 
 MAX_VALUES = 10_000
-"""Values that the arguments of a whole plan may have."""
+"""Values that the arguments, conditions and ids of a whole plan may have."""
+
+MAX_REFERENCES = 200
+"""References that the arguments of a step may have: each is a copy of a result, however large that is."""
 
 MAX_MISTAKES = 50
 """Mistakes after which nobody looks for more."""
@@ -118,6 +121,7 @@ class _Reader:
         self.plan = Plan()
         self.mistakes: list[Mistake] = []
         self._values = 0
+        self._references = 0
 
     def step(self, number: int, told: Any) -> None:
         name = told.get("id") if isinstance(told, Mapping) else None
@@ -143,6 +147,7 @@ class _Reader:
         if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
             self._wrong(shown, "args is an object of arguments by name")
             arguments = {}
+        self._references = 0
         step = self.plan.add(name, tool, {key: self._value(shown, value, 1) for key, value in arguments.items()})
         after, optional = told.get("after", []), told.get("optional", False)
         if isinstance(after, str):
@@ -150,6 +155,7 @@ class _Reader:
         if not isinstance(after, list) or not all(isinstance(each, str) for each in after):
             self._wrong(shown, "after is a list of ids of steps")
         else:
+            self._count(len(after))
             step.afters.extend(each.removeprefix("$") for each in after)
         if not isinstance(optional, bool):
             self._wrong(shown, "optional is true or false")
@@ -171,6 +177,7 @@ class _Reader:
             try:
                 op = condition["op"]
                 value = condition.get("value", True if op == "exists" else None)
+                self._count(len(value) if isinstance(value, (list, Mapping)) else 1)
                 check_condition(reference, op, value)
                 self.plan.steps[name].when(reference, op, value)
             except (TypeError, ValueError) as problem:
@@ -178,9 +185,7 @@ class _Reader:
 
     def _value(self, name: str, value: Any, depth: int) -> Any:
         """Read an argument, with references where they are written."""
-        self._values += 1
-        if self._values > MAX_VALUES:
-            raise one(f"the arguments of the plan have more than {MAX_VALUES:,} values: make several plans of it")
+        self._count(1)
         if depth > MAX_DEPTH:
             self._wrong(name, f"args are nested more than {MAX_DEPTH} levels deep")
             return None
@@ -205,6 +210,11 @@ class _Reader:
         self._wrong(name, f"a {type(value).__name__} is nothing that JSON has")
         return None
 
+    def _count(self, values: int) -> None:
+        self._values += values
+        if self._values > MAX_VALUES:
+            raise one(f"the plan has more than {MAX_VALUES:,} values: make several plans of it")
+
     def _text(self, name: str, parts: Any) -> Any:
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             self._wrong(name, '{"$text": [...]} is a list of texts and references')
@@ -213,6 +223,9 @@ class _Reader:
         return Text(tuple(part for part in found if part is not None))
 
     def _reference(self, name: str, told: Any) -> Reference | None:
+        self._references += 1
+        if self._references > MAX_REFERENCES:
+            raise one(f"it has more than {MAX_REFERENCES} references: make several steps of it", name)
         try:
             if not isinstance(told, str):
                 raise ValueError('a reference is text such as "$step.key"')  # noqa: TRY004, TRY301

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ibidem.report.words import cut
+
 SHOWN = 20
 """Mistakes that a message names; the rest is counted."""
+
+
+LONGEST = 600
+"""Characters of a mistake that a message has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,15 @@ class PlanError(ValueError):
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
-        lines = [f"- {each}" for each in self.mistakes[:SHOWN]]
+        lines = [f"- {cut(str(each), LONGEST)}" for each in self.mistakes[:SHOWN]]
         if len(self.mistakes) > SHOWN:
             lines.append(f"- and {len(self.mistakes) - SHOWN:,} more")
         super().__init__("\n".join(["the plan cannot run, and nothing has run:", *lines]))
+
+
+def named(name: str) -> str:
+    """Write a name that anybody may have chosen."""
+    return repr(cut(name, 64))
 
 
 def one(message: str, step: str | None = None) -> PlanError:

@@ -8,12 +8,12 @@ cycle, since it goes from earlier to later in an order that serves the other edg
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
-from ibidem.core.effects import Nested, Pure
-from ibidem.core.hazards import Access, Kind, hazard
+from ibidem.core.hazards import Access, is_ordered
+from ibidem.core.resources import Cell, read_cells, write_cells
 
 
 class Order:
@@ -30,8 +30,6 @@ class Order:
     def __init__(self, needs: Sequence[frozenset[int]], accesses: Sequence[Access]) -> None:
         self.needs = list(needs)
         """For each step those that it waits for."""
-        self.hazards: dict[tuple[int, int], Kind] = {}
-        """Why a step waits for another that it was not told to wait for."""
         self.followers: list[list[int]] = [[] for _ in needs]
         """For each step those that wait for it."""
         for step, waited in enumerate(needs):
@@ -47,23 +45,10 @@ class Order:
                 self.remaining[step] = 1 + max([self.remaining[other] for other in self.followers[step]])
 
     def _add_hazards(self, accesses: Sequence[Access]) -> None:
-        if not any(access.effect.changes for access in accesses):
-            return
-        before: list[int] = []
-        changing: list[int] = []
-        for later in self.sequence:
-            effect = accesses[later].effect
-            if not effect.declared or isinstance(effect, (Pure, Nested)):
-                continue
-            for earlier in before if effect.changes else changing:  # what only reads passes what only reads
-                kind = None if earlier in self.needs[later] else hazard(accesses[earlier], accesses[later])
-                if kind is not None:
-                    self.hazards[earlier, later] = kind
-                    self.needs[later] |= {earlier}
-                    self.followers[earlier].append(later)
-            before.append(later)
-            if effect.changes:
-                changing.append(later)
+        if any(access.effect.changes for access in accesses):
+            for earlier, later in _hazards(self.sequence, self.needs, accesses):
+                self.needs[later] |= {earlier}
+                self.followers[earlier].append(later)
 
     @cached_property
     def batches(self) -> list[list[int]]:
@@ -118,6 +103,50 @@ def _sequence(needs: Sequence[frozenset[int]], followers: Sequence[Sequence[int]
     if len(found) < len(needs):
         raise Cycle(_circle(dict(enumerate(needs))))
     return found
+
+
+def _hazards(
+    sequence: Sequence[int], needs: Sequence[Iterable[int]], accesses: Sequence[Access]
+) -> Iterator[tuple[int, int]]:
+    """Give the pairs of an earlier and a later step that hazards order, without those that others imply.
+
+    By the cells that reads look at and writes raise, as in `core.resources`: to compare each step with each would take seconds
+    for a plan of a thousand. Sets of steps are numbers whose bits are places in the sequence.
+    """
+    place = {step: number for number, step in enumerate(sequence)}
+    above: list[int] = []
+    of_reads: dict[Cell, int] = {}
+    of_writes: dict[Cell, int] = {}
+    reads = writes = unknown_reads = unknown_writes = 0
+    for number, step in enumerate(sequence):
+        effect, touched = accesses[step]
+        waits = 0
+        for other in needs[step]:
+            waits |= above[place[other]] | 1 << place[other]
+        if is_ordered(effect):
+            looked = read_cells(touched or ())
+            raised = write_cells(touched or ()) if effect.changes else ()
+            found = writes if touched is None else unknown_writes
+            if effect.changes:
+                found |= reads if touched is None else unknown_reads
+            for cell in looked:
+                found |= of_writes.get(cell, 0)
+            for cell in raised:
+                found |= of_reads.get(cell, 0)
+            while found := found & ~waits:
+                latest = found.bit_length() - 1
+                yield sequence[latest], step
+                waits |= above[latest] | 1 << latest
+            bit = 1 << number
+            if effect.changes:
+                writes |= bit
+                unknown_writes |= bit if touched is None else 0
+                of_writes.update({cell: of_writes.get(cell, 0) | bit for cell in raised})
+            else:
+                reads |= bit
+                unknown_reads |= bit if touched is None else 0
+                of_reads.update({cell: of_reads.get(cell, 0) | bit for cell in looked})
+        above.append(waits)
 
 
 def _circle(needs: Mapping[int, frozenset[int]]) -> list[int]:

@@ -20,6 +20,9 @@ ITEM = "item"
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """How a step may be called."""
 
+MAX_CHARACTERS = 1_000_000
+"""Characters that a text with results in it may have."""
+
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PART = re.compile(r"\.(-?\d+)(?![^.\[])|\.([^.\[\]]+)|\[(-?\d+)\]|\[(\"(?:[^\"\\]|\\.)*\")\]")
 _LONGEST = 500
@@ -77,6 +80,16 @@ class Reference:
 
     def __iter__(self) -> Iterator[Any]:
         self._refuse("cannot be gone through", "let a step run once for each element: step.map(over=reference)")
+
+    def _compared(self, other: object) -> NoReturn:  # noqa: ARG002  # as Python calls it
+        self._refuse("cannot be compared here", 'let a step depend on it: step.when(reference, "eq", value)')
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
+
+    def __eq__(self, other: object) -> bool:
+        return self is other if isinstance(other, Reference) else self._compared(other)
+
+    __hash__ = object.__hash__
 
     def __contains__(self, item: object) -> bool:
         self._refuse("contains nothing yet", 'let a step depend on it: step.when(reference, "exists")')
@@ -202,7 +215,7 @@ def filled(value: Any, look: Callable[[Reference], Any]) -> Any:
         found = look(value)
         return found if type(found) in _PLAIN_VALUES else own(found)
     if kind is Text:
-        return "".join(part if isinstance(part, str) else as_text(look(part)) for part in value.parts)
+        return _joined(value, look)
     if kind is dict:
         return {name: filled(part, look) for name, part in value.items()}
     if kind is list:
@@ -210,6 +223,16 @@ def filled(value: Any, look: Callable[[Reference], Any]) -> Any:
     if kind is tuple:
         return tuple([filled(part, look) for part in value])
     return value
+
+
+def _joined(text: Text, look: Callable[[Reference], Any]) -> str:
+    parts, left = [], MAX_CHARACTERS
+    for part in text.parts:
+        parts.append(part if isinstance(part, str) else as_text(look(part)))
+        left -= len(parts[-1])
+        if left < 0:  # of results that are made of each other, a text of a plan of ten steps would fill the memory
+            raise NotThere(f"a text with results in it has more than {MAX_CHARACTERS:,} characters")
+    return "".join(parts)
 
 
 def own(value: Any) -> Any:
@@ -226,7 +249,7 @@ def as_text(value: Any) -> str:
         return value
     try:
         return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:
         raise NotThere(f"a result of type {type(value).__name__} cannot become part of a text") from None
 
 
@@ -234,8 +257,17 @@ def follow(value: Any, reference: Reference) -> Any:
     """Go from the result of a step to what a reference means.
 
     Raises:
-        NotThere: It leads to nothing.
+        NotThere: It leads to nothing, or the result cannot be looked at.
     """
+    try:
+        return _followed(value, reference)
+    except NotThere:
+        raise
+    except Exception as problem:  # a result may be anything: a row of a database that is closed, say
+        raise NotThere(f"{reference.spelled}: looking at the result raised {type(problem).__name__}") from problem
+
+
+def _followed(value: Any, reference: Reference) -> Any:
     for key in reference.path:
         if isinstance(value, str):
             value = _read(value, reference)

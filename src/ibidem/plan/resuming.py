@@ -7,6 +7,8 @@ In a plan, steps ask in no certain order, and what has run must not run twice. S
   begun first, with what it waits for and nothing else, until it has its answer.
 - What a finished step that may have changed something gave is kept, in this process, and not run again. Reads are asked
   for again: the memo serves them if they still hold.
+- What had begun is not decided about anew: a change that was made is not reported as skipped, and a mapped step that changes
+  something goes on with the elements it had, in whatever order the list comes now.
 - Where what had finished is not known any more, because the process is another one, what may have changed something is
   not run: it is `maybe_executed`. Whoever was asked is asked again.
 """
@@ -28,6 +30,7 @@ from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
+from ibidem.core.faults import Fault
 
 _PAD, _RESUMING, _SEND = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send"
 
@@ -59,10 +62,14 @@ class _Record:
 
     done: dict[str, list[tuple[int, Any, Outcome]]] = field(default_factory=dict)
     """By step: the number of the element, the arguments and the outcome of what is not run again."""
+    elements: dict[str, list[Any]] = field(default_factory=dict)
+    """By mapped step that may change something: what it goes over, since it was begun first."""
     asker: Unit | None = None
     """Whose question was shown last."""
     offset: int = 0
     """How many answers the task had when the asker began to ask."""
+    found: int = 0
+    """Answers that nobody had had yet when this process first heard of the plan: another one had begun it."""
     used: int = 0
     """Answers that finished steps have had."""
     base: int = 0
@@ -126,10 +133,8 @@ class Attempt:
             """Whether nobody else in the task has asked since the plan was begun first."""
             if self._is_alone:
                 self._count(self._record.used)  # answers that finished steps have had are nobody's any more
-        self.answers = len(pad.resume) - asked + _is_pending(pad.get_null_resume)
-        """Answers that nobody has had yet."""
-        self.lost = self.answers > 0 and not self.is_known
-        """Whether the plan may have been begun, and what had finished is not known."""
+        if not self.is_known:
+            self._record.found = len(pad.resume) - asked + _is_pending(pad.get_null_resume)
         if self.is_known and pad.resume:
             configurable[_SEND]([("__resume__", list(pad.resume))])  # each attempt writes all answers, or they are gone
 
@@ -145,16 +150,30 @@ class Attempt:
         return None if pad is None else cls(config, pad, (submitted.get(), shape))
 
     @property
+    def answers(self) -> int:
+        """Answers that were given to what the plan had asked in another process, which alone knows what had finished."""
+        return self._record.found
+
+    @property
     def asker(self) -> Unit | None:
         """The call whose question was shown, and which is begun first."""
         return self._record.asker
 
     def again(self, unit: Unit, arguments: Any) -> Outcome | None:
         """Give what a call that must not run twice has given already."""
+        is_fixed = unit[1] < 0 or unit[0] in self._record.elements
         for element, before, outcome in self._record.done.get(unit[0], ()):
-            if element == unit[1] and (element < 0 or same(before, arguments) is not False):
+            if element == unit[1] and (is_fixed or same(before, arguments) is not False):
                 return outcome
         return None
+
+    def elements(self, step: str) -> list[Any] | None:
+        """Give what a mapped step that may change something goes over; None: it has not begun."""
+        return self._record.elements.get(step)
+
+    def begin(self, step: str, elements: list[Any]) -> None:
+        """Note what a mapped step that may change something goes over."""
+        self._record.elements[step] = elements
 
     def keep(self, unit: Unit, arguments: Any, effect: Effect, outcome: Outcome) -> None:
         """Keep what a call has given, where it must not run again."""
@@ -167,6 +186,10 @@ class Attempt:
         if isinstance(effect, Live) and outcome.failed:
             return
         self._record.done.setdefault(unit[0], []).append((unit[1], arguments, outcome))
+
+    def cut(self, unit: Unit, fault: Fault) -> None:
+        """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
+        self._record.done.setdefault(unit[0], []).append((unit[1], None, Outcome(fault=fault)))
 
     def still_asks(self, unit: Unit, question: Any) -> bool:
         """Note what a call asks before it is made; false: an answer that is there was given to another question."""
@@ -252,7 +275,7 @@ class Attempt:
         configurable = dict(self._config["configurable"])
         counter: Callable[[], int] = self._claim
         null: Callable[..., Any] = lambda consume=False: None  # noqa: ARG005, E731
-        if unit == self._record.asker and not self.lost:
+        if unit == self._record.asker:
             self._next_answer = self._record.offset
             counter, null = self._number, self._null
         own: dict[str, Any] = {"interrupt_counter": counter, "get_null_resume": null}

@@ -110,19 +110,21 @@ class Run(Deciding):
         step = self.prepared.steps[index]
         if self._options.observe is not None:
             self._tell()
-        if self._blocking:
-            blocked = self._blocked(index)
-            if blocked is not None:
-                return blocked
+        before = self._resumed(index) if self._attempt is not None else None
+        if isinstance(before, Ended):
+            return before
+        blocked = self._blocked(index) if self._blocking and before is None else None
+        if blocked is not None:
+            return blocked
         try:
-            for condition in step.conditions:
+            for condition in step.conditions if before is None else ():
                 if not holds(condition, self._look):
                     return self._end(index, "skipped", Outcome(), calls=0)
             if step.over is None:
                 arguments = {name: filled(value, self._look) for name, value in step.arguments.items()}
                 outcome = await self._call(index, -1, arguments)
                 return self._end(index, "failed" if outcome.failed else "done", outcome)
-            elements = self._elements(self._look(step.over), step.over)
+            elements = self._elements(self._look(step.over), step.over) if before is None else before
         except NotThere as problem:
             outcome = Outcome(fault=own_fault("invalid_arguments", str(problem), problem))
             return self._end(index, "failed", outcome, calls=0)
@@ -130,18 +132,41 @@ class Run(Deciding):
             return self._end(index, "done", Outcome([]), calls=0)
         effect = self.prepared.callees[index].effect
         fan = self._fans[index] = _Fan(elements, one_by_one=effect.changes and effect.declared)
+        if self._attempt is not None and not self._is_harmless(index):
+            self._attempt.begin(step.id, elements)
         with self._lock:
             for element in range(1 if fan.one_by_one else len(elements)):
                 self._add(index, element)
         return None
 
+    def _resumed(self, index: int) -> Ended | list[Any] | None:
+        """Tell how a step ended before somebody was asked, or what a mapped one goes on with; None: it has not begun."""
+        step, attempt = self.prepared.steps[index], self._attempt
+        if attempt is None:
+            return None
+        again = attempt.again((step.id, -1), None)
+        if again is not None:
+            return self._end(index, "failed" if again.failed else "done", again)
+        elements, blocked = attempt.elements(step.id), self._blocked(index)
+        if elements is None or blocked is None or blocked.outcome.fault is None:
+            return elements
+        if all(attempt.again((step.id, element), None) for element in range(len(elements))):
+            return elements
+        fault = blocked.outcome.fault
+        fault = Fault(fault.exception, fault.kind, f"Not finished. {fault.message}").as_unknown()
+        return self._end(index, "failed", Outcome(fault=fault), blocked.root, calls=0)
+
     def _elements(self, value: Any, over: Reference) -> list[Any]:
         most = self._options.fan_out
         if not isinstance(value, (list, tuple)):
             raise NotThere(f"{over.spelled} is a {type(value).__name__}, and map goes over a list")
-        if most is not None and len(value) > most:
-            raise NotThere(f"{over.spelled} has {len(value)} elements, and map goes over {most} at most")
-        return list(value)
+        try:
+            elements = list(value)
+        except Exception as problem:
+            raise NotThere(f"{over.spelled}: looking at the list raised {type(problem).__name__}") from problem
+        if most is not None and len(elements) > most:
+            raise NotThere(f"{over.spelled} has {len(elements)} elements, and map goes over {most} at most")
+        return elements
 
     async def _element(self, index: int, element: int) -> Ended | None:
         """Make the call for one element; after the last the step has ended."""
@@ -152,12 +177,13 @@ class Run(Deciding):
                 return follow(fan.elements[element], reference)
             return self._look(reference)
 
+        again = self._attempt.again((step.id, element), None) if self._attempt is not None else None
         try:
-            arguments = {name: filled(value, look) for name, value in step.arguments.items()}
+            arguments = {} if again is not None else {name: filled(v, look) for name, v in step.arguments.items()}
         except NotThere as problem:
             outcome = Outcome(fault=own_fault("invalid_arguments", str(problem), problem))
         else:
-            outcome = await self._call(index, element, arguments)
+            outcome = again or await self._call(index, element, arguments)
         fan.outcomes[element] = outcome
         with self._lock:
             fan.left -= 1
@@ -190,7 +216,7 @@ class Run(Deciding):
             return again
         effect = callee.effect
         harmless = isinstance(effect, (Pure, Read, Live))
-        if attempt.lost and not harmless and not self._is_unbegun(attempt):
+        if attempt.answers and not harmless and not self._is_unbegun(attempt):
             message = "The plan was interrupted, and what it had done by then is not known any more."
             return Outcome(fault=Fault(RuntimeError(message), "tool_error", message).as_unknown())
         given = arguments
@@ -210,6 +236,9 @@ class Run(Deciding):
                 outcome = Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
             except BaseException as flow:
                 if not (hidden and is_interrupt(flow)):
+                    if not (harmless or isinstance(flow, Exception)):  # it was cancelled, and may have been carried out
+                        message = "The plan was cancelled while it ran."
+                        attempt.cut(unit, Fault(RuntimeError(message), "cancelled", message).as_unknown())
                     raise
                 outcome = None
         if outcome is None:  # it asks a person, so it is to know that others were asked before

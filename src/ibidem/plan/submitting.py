@@ -5,13 +5,15 @@ An adapter for another framework needs four things: `name`, `description`, `inpu
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ibidem.bound import Bound
-from ibidem.core.effects import Live, Pure, Read, Undeclared, Write
+from ibidem.core.effects import Effect, Live, Nested, Pure, Read, Undeclared, Write
+from ibidem.core.hazards import Access, is_ordered
 from ibidem.core.telling import as_error
 from ibidem.guard import Guard
 from ibidem.plan import form, running
@@ -85,7 +87,7 @@ class Submissions:
         self._guard = guard
         self._tools = by_name(tools)
         self._writes = frozenset(writes)
-        callees = {called: Callee(tool, guard) for called, tool in self._tools.items()}
+        callees = self._callees = {called: Callee(tool, guard) for called, tool in self._tools.items()}
         for wanted in sorted(self._writes):
             if wanted not in callees:
                 raise ValueError(f"writes= names {wanted!r}, which is none of the tools: {', '.join(sorted(callees))}")
@@ -115,9 +117,20 @@ class Submissions:
 
     def _refusal(self, callee: Callee) -> str | None:
         if isinstance(callee.effect, (Pure, Read, Live)) or callee.name in self._writes:
-            return None
+            return f"{callee.name} {callee.taken}" if callee.taken else None
         what = "not declared" if isinstance(callee.effect, Undeclared) else "no plain read"
         return f"{callee.name} is {what}, and has no place in a plan: call it by itself"
+
+    def effect(self) -> Nested:
+        """Make the effect of the tool by which plans are submitted: in its turn it keeps the order of all it may do."""
+        accesses = [self._callees[called].any_access for called in self.admitted]
+        ordered = [each for each in accesses if is_ordered(each.effect)]
+        touched = [each.touched for each in ordered]
+        whole = None if None in touched else tuple([resource for each in touched for resource in each or ()])
+        alike: Effect = Write() if any(each.effect.changes for each in ordered) else Read() if ordered else Pure()
+        found = Nested()
+        found.inside = Access(alike, whole)
+        return found
 
     # -- answering ------------------------------------------------------------------------------------------------
 
@@ -164,8 +177,10 @@ class Submissions:
         return plan, _wanted(plan, wanted), prepared
 
     def _answer(self, result: Result, wanted: Mapping[str, tuple[str, tuple[Any, ...]]]) -> str:
-        told = {name: _told(result.steps[step], path) for name, (step, path) in wanted.items()}
-        return json.dumps(told, ensure_ascii=False, default=str)
+        told = [
+            f"{json.dumps(name)}: {_written(_told(result.steps[step], path))}" for name, (step, path) in wanted.items()
+        ]
+        return f"{{{', '.join(told)}}}"
 
 
 def _wanted(plan: Plan, told: Any) -> dict[str, tuple[str, tuple[Any, ...]]]:
@@ -197,3 +212,17 @@ def _told(ended: Ended, path: tuple[Any, ...]) -> Any:
         return follow(ended.outcome.value, Reference(None, ended.id, path))
     except NotThere as problem:
         return {"error": {"kind": "not_found", "message": str(problem), "retryable": False}}
+
+
+def _written(value: Any) -> str:
+    """Write a result as JSON or, if it is nothing of that kind, as text. What has run is answered, whatever it gave."""
+    with contextlib.suppress(Exception):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        text.encode()  # half a character cannot be sent
+        return text
+    with contextlib.suppress(Exception):
+        return json.dumps(value, default=str)
+    with contextlib.suppress(Exception):
+        return json.dumps(str(value))
+    message = f"It ran, and its result of type {type(value).__name__} cannot be written down: do not ask for it."
+    return json.dumps({"error": {"kind": "tool_error", "message": message, "retryable": False}})
