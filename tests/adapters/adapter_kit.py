@@ -15,6 +15,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
+from ibidem.plan import resuming
+
 BOTH = pytest.mark.parametrize("way", ["sync", "async"])
 
 
@@ -68,6 +70,11 @@ def contents(messages: Any) -> list[Any]:
 def came(message: ToolMessage) -> str:
     """How a message says it came."""
     return message.response_metadata.get("ibidem", {}).get("how", "ran")
+
+
+def forget_tasks() -> None:
+    """Know no more of interrupted tasks than another process would."""
+    resuming._KEPT.tasks.clear()
 
 
 class Counter:

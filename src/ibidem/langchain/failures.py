@@ -111,6 +111,20 @@ def message_for(guard: Guard, holder: Telling, call: Mapping[str, Any], problem:
     )
 
 
+def unmade(binding: Any, call: Mapping[str, Any], fault: Fault) -> ToolMessage:
+    """Make the message of a call that is not made.
+
+    Raises:
+        Exception: That of the fault, where the model is told of no failures.
+    """
+    holder = Telling(binding.tool)
+    holder.fault = fault
+    message = message_for(binding.guard, holder, call, fault.exception) if binding.speaks else None
+    if message is None:
+        raise fault.exception
+    return message
+
+
 def _stands_for(problem: Exception, original: Exception) -> bool:
     """Whether an exception is what was raised below: asyncio makes a new one of a timeout, and a node of bad arguments."""
     return getattr(problem, "source", problem) is original or type(problem) is type(original)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,12 +15,14 @@ from langgraph.prebuilt import ToolNode as PlainToolNode
 from ibidem import langchain
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
-from ibidem.core.turns import Place, Turn
+from ibidem.core.call import Outcome
+from ibidem.core.turns import Place, State, Turn
 from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding
-from ibidem.langchain.failures import deciding, is_default, message_for, note_misuse
+from ibidem.langchain.failures import deciding, is_default, message_for, note_misuse, unmade
 from ibidem.langchain.shape import listens
-from ibidem.langgraph.turns import NodeRun, arrives, asked, let_ask_for, matters, sibling_place, start_order
+from ibidem.langgraph.kept import Kept
+from ibidem.langgraph.turns import NodeRun, arrives, asked, effects, let_ask_for, matters, sibling_place, start_order
 
 
 class GuardedNode(PlainToolNode):
@@ -42,19 +45,13 @@ class GuardedNode(PlainToolNode):
 
     @functools.wraps(PlainToolNode._func)
     def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        token = _run.set(NodeRun(config, in_threads=True))
-        try:
+        with _running(NodeRun(config, in_threads=True)):
             return super()._func(input, config, runtime)
-        finally:
-            _run.reset(token)
 
     @functools.wraps(PlainToolNode._afunc)
     async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        token = _run.set(NodeRun(config, in_threads=False))
-        try:
+        with _running(NodeRun(config, in_threads=False)):
             return await super()._afunc(input, config, runtime)
-        finally:
-            _run.reset(token)
 
     def _parse_input(self, input: Any) -> Any:  # noqa: A002
         """Look at the whole turn before anything starts: answer what is known, and order what waits behind the rest."""
@@ -69,28 +66,49 @@ class GuardedNode(PlainToolNode):
         turn = Turn(asked(self._twins, calls), sure=plain) if matters(self._twins, calls) else None
         if turn is not None and plain:
             let_ask_for(turn, self._twins, calls, run.config)
+        run.kept = kept = Kept.of(calls, effects(self._twins, calls))
+        if kept is not None:
+            run.answers = {
+                number: self._again(calls[number], known, turn, number) for number, known in kept.ended.items()
+            }
         if plain:
-            run.answers = self._answers(calls, kind, turn, run.config)
+            run.answers |= self._answers(calls, kind, turn, run)
         rest = [number for number in range(len(calls)) if number not in run.answers]
         run.order = start_order(calls, rest, self._twins, turn) if run.in_threads else rest
+        if kept is not None and kept.asker in run.order:
+            run.order = [kept.asker, *(number for number in run.order if number != kept.asker)]
         run.places = {id(calls[number]): turn.places[number] for number in rest} if turn is not None else {}
         return [calls[number] for number in run.order], kind
 
-    def _answers(self, calls: Sequence[Any], kind: Any, turn: Turn | None, config: Any) -> dict[int, Any]:
+    def _again(self, call: Any, known: Outcome, turn: Turn | None, number: int) -> Any:
+        """Give what a call gave before somebody was asked, and its place in the turn the end that it had."""
+        told: State = "unknown" if known.fault is not None else known.value[1]
+        if turn is not None:
+            turn.places[number].end(told)
+        return self._gave(call, known)
+
+    def _gave(self, call: Any, known: Outcome) -> Any:
+        if known.fault is not None:
+            return unmade(self._twins[call["name"]][1].__ibidem_binding__, call, known.fault)
+        return known.value[0]
+
+    def _answers(self, calls: Sequence[Any], kind: Any, turn: Turn | None, run: NodeRun) -> dict[int, Any]:
         """Give the calls of a turn that are remembered; wrappers of the node would want to see them, so it has none."""
         found: dict[int, Any] = {}
-        if listens(config):
+        if listens(run.config):
             return found
         for number, call in enumerate(calls):
-            known = self._twins.get(call["name"])
+            known = self._twins.get(call["name"]) if number not in run.answers else None
             place = turn.places[number] if turn is not None else None
             if known is None or (place is not None and (place.behind or place.is_ordered)):
                 continue
-            message = known[1].__ibidem_binding__.hit(known[1], call, config, quiet=True)
+            message = known[1].__ibidem_binding__.hit(known[1], call, run.config, quiet=True)
             if message is not None:
                 found[number] = self._normalize_tool_response(message, call, kind)
                 if place is not None:
                     place.end("done")
+                if run.kept is not None:
+                    run.kept.keep(call, found[number], "done")
         return found
 
     def _combine_tool_outputs(self, outputs: Any, input_type: Any) -> Any:
@@ -101,18 +119,34 @@ class GuardedNode(PlainToolNode):
         return super()._combine_tool_outputs(outputs, input_type)
 
     def _run_one(self, call: Any, input_type: Any, tool_runtime: Any) -> Any:
-        place = self._place(call, tool_runtime)
-        if place is None:
-            return super()._run_one(call, input_type, tool_runtime)
-        with place:
-            return super()._run_one(call, input_type, tool_runtime)
+        run, place = _run.get(), self._place(call, tool_runtime)
+        kept = run.kept if run is not None else None
+        if kept is None:
+            with place or _NOWHERE:
+                return super()._run_one(call, input_type, tool_runtime)
+        with place or _NOWHERE:
+            known = kept.before(call)
+            if known is not None:
+                return self._gave(call, known)
+            with kept.around(call, tool_runtime) as own:
+                output = super()._run_one(call, input_type, own)
+        kept.keep(call, output, place.state if place is not None else "done")
+        return output
 
     async def _arun_one(self, call: Any, input_type: Any, tool_runtime: Any) -> Any:
-        place = self._place(call, tool_runtime)
-        if place is None:
-            return await super()._arun_one(call, input_type, tool_runtime)
-        with place:
-            return await super()._arun_one(call, input_type, tool_runtime)
+        run, place = _run.get(), self._place(call, tool_runtime)
+        kept = run.kept if run is not None else None
+        if kept is None:
+            with place or _NOWHERE:
+                return await super()._arun_one(call, input_type, tool_runtime)
+        with place or _NOWHERE:
+            known = await kept.abefore(call)
+            if known is not None:
+                return self._gave(call, known)
+            with kept.around(call, tool_runtime) as own:
+                output = await super()._arun_one(call, input_type, own)
+        kept.keep(call, output, place.state if place is not None else "done")
+        return output
 
     def _place(self, call: Any, tool_runtime: Any) -> Place | None:
         """Give the place of a call in its turn; None where no order is to be kept."""
@@ -221,8 +255,26 @@ _CACHED = ("_twins", "_raising")
 """What a node works out once, and a copy of it must work out anew."""
 
 
+_NOWHERE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
 _run: ContextVar[NodeRun | None] = ContextVar("ibidem_node_run", default=None)
 """The run of a node that is under way here."""
+
+
+@contextlib.contextmanager
+def _running(run: NodeRun) -> Iterator[None]:
+    """Make it the run that is under way in this block, and note how it is left."""
+    token = _run.set(run)
+    flow: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        flow = raised
+        raise
+    finally:
+        _run.reset(token)
+        if run.kept is not None:
+            run.kept.left(flow)
 
 
 @functools.lru_cache(maxsize=256)

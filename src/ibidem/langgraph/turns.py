@@ -9,11 +9,12 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, ToolMessage
 
-from ibidem.core.effects import UNDECLARED
+from ibidem.core.effects import UNDECLARED, Effect
 from ibidem.core.hazards import Access, hazard
 from ibidem.core.keys import NoExactKey, canonical
 from ibidem.core.turns import Asked, Place, Turn, here
 from ibidem.guard import Guard
+from ibidem.langgraph.kept import Kept
 
 Twins = Mapping[str, tuple[Any, Any]]
 """The tools of a node by name, each with its twin."""
@@ -22,7 +23,7 @@ Twins = Mapping[str, tuple[Any, Any]]
 class NodeRun:
     """What one run of a node knows of its calls."""
 
-    __slots__ = ("answers", "config", "in_threads", "order", "places")
+    __slots__ = ("answers", "config", "in_threads", "kept", "order", "places")
 
     def __init__(self, config: Any, *, in_threads: bool) -> None:
         self.config = config
@@ -34,6 +35,8 @@ class NodeRun:
         """The numbers of the other calls in the order in which they start; None: as they came."""
         self.places: dict[int, Place] | None = None
         """By the id of the object that a call is; None: its calls come one by one."""
+        self.kept: Kept | None = None
+        """What is known of the calls from an attempt that was interrupted; None: nothing is kept."""
 
 
 def asked(twins: Twins, calls: Sequence[Any]) -> list[Asked]:
@@ -46,6 +49,16 @@ def _asked(twins: Twins, call: Any) -> Asked:
     if known is None:
         return Asked(call["name"], call["id"], None, Access(UNDECLARED, None))
     return known[1].__ibidem_binding__.asked(call["args"], call["id"])  # type: ignore[no-any-return]
+
+
+def effects(twins: Twins, calls: Sequence[Any]) -> list[Effect | None]:
+    """Give the effects of the calls of a message; None: a tool that is not known, or one that runs a plan."""
+    found: list[Effect | None] = []
+    for call in calls:
+        known = twins.get(call["name"])
+        effect = known[1].__ibidem_binding__.tool.effect if known is not None else None
+        found.append(effect if effect is not None and effect.inside is None else None)
+    return found
 
 
 def matters(twins: Twins, calls: Sequence[Any]) -> bool:

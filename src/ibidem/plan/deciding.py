@@ -179,7 +179,7 @@ class Deciding:
         if self._flows:
             index, element, flow = min(self._flows, key=lambda each: (not is_interrupt(each[2]), *each[:2]))
             if self._attempt is not None and is_interrupt(flow):
-                self._attempt.shown((self.prepared.steps[index].id, element))
+                self._attempt.shown((self.prepared.steps[index].id, element), flow)
             raise flow
         if self._attempt is not None:
             self._attempt.finish()

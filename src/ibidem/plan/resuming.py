@@ -1,4 +1,4 @@
-"""Resuming: a plan in a graph whose step asked a person is begun again when she has answered.
+"""Resuming: a plan in a graph whose step asked a person is begun again when she has answered; so is a node of several calls.
 
 LangGraph runs a task that was interrupted again from its beginning, and gives the answers of people to whoever asks first.
 In a plan, steps ask in no certain order, and what has run must not run twice. So:
@@ -31,29 +31,17 @@ from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
 from ibidem.core.faults import Fault
-
-_PAD, _RESUMING, _SEND = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send"
+from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, is_pending, saved_questions, values_of
+from ibidem.plan.scratchpad import asked as asked_of
 
 TASKS = 256
 """Tasks of graphs whose plans are kept, to be resumed."""
-
-_NEVER = 1 << 60
-"""A question number that no answer has."""
 
 Unit = tuple[str, int]
 """A call of a plan: the step's id, and the number of the element or -1."""
 
 submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
 """The id of the tool call by which a model submitted the plan that begins here."""
-
-
-class AnotherAsks(Exception):  # noqa: N818
-    """A step would ask a person while another plan of the same task does: the answers could not be told apart."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "another plan of this message asks a person: submit this one again by itself, when that is answered"
-        )
 
 
 @dataclass(slots=True)
@@ -66,6 +54,8 @@ class _Record:
     """By mapped step that may change something: what it goes over, since it was begun first."""
     asker: Unit | None = None
     """Whose question was shown last."""
+    question: list[Any] = field(default_factory=list)
+    """What it asked."""
     offset: int = 0
     """How many answers the task had when the asker began to ask."""
     found: int = 0
@@ -127,16 +117,22 @@ class Attempt:
             number = task.begun[shape]
             task.begun[shape] += 1
             self.is_known = (shape, number) in task.records
-            asked = _asked(pad)
+            asked = asked_of(pad)
             self._record = task.records.setdefault((shape, number), _Record(base=asked - task.counted))
             self._is_alone = asked == self._record.base + task.counted
             """Whether nobody else in the task has asked since the plan was begun first."""
+            record = self._record  # answers that a cancelled run had are not the task's
+            record.used = min(record.used, max(0, len(pad.resume) - record.base))
+            record.offset = min(record.offset, len(pad.resume))
+            saved = saved_questions(pad, configurable.get(TASK))
+            if record.asker is not None and saved is not None and same(saved, record.question) is False:
+                record.asker = None  # its question never left: what is answered is one from before
             if self._is_alone:
-                self._count(self._record.used)  # answers that finished steps have had are nobody's any more
+                self._count(record.used)  # answers that finished steps have had are nobody's any more
         if not self.is_known:
-            self._record.found = len(pad.resume) - asked + _is_pending(pad.get_null_resume)
+            self._record.found = len(pad.resume) - asked + is_pending(pad.get_null_resume)
         if self.is_known and pad.resume:
-            configurable[_SEND]([("__resume__", list(pad.resume))])  # each attempt writes all answers, or they are gone
+            configurable[SEND]([("__resume__", list(pad.resume))])  # each attempt writes all answers, or they are gone
 
     @classmethod
     def here(cls, shape: Any) -> Attempt | None:
@@ -146,13 +142,18 @@ class Attempt:
             shape: Tells plans of one task apart.
         """
         config = running_config()
-        pad = (config.get("configurable") or {}).get(_PAD)
+        pad = (config.get("configurable") or {}).get(PAD)
         return None if pad is None else cls(config, pad, (submitted.get(), shape))
 
     @property
     def answers(self) -> int:
         """Answers that were given to what the plan had asked in another process, which alone knows what had finished."""
         return self._record.found
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether a question of it was shown."""
+        return bool(self._record.question)
 
     @property
     def asker(self) -> Unit | None:
@@ -177,15 +178,42 @@ class Attempt:
 
     def keep(self, unit: Unit, arguments: Any, effect: Effect, outcome: Outcome) -> None:
         """Keep what a call has given, where it must not run again."""
-        answered = unit == self._record.asker
-        if answered:
-            self._record.used += self._taken
-            self._record.asker, self._taken = None, 0
+        answered = self._has_ended(unit)
         if isinstance(effect, (Pure, Read)) and not answered:
             return
         if isinstance(effect, Live) and outcome.failed:
             return
         self._record.done.setdefault(unit[0], []).append((unit[1], arguments, outcome))
+
+    def _has_ended(self, unit: Unit) -> bool:
+        """Note that a call has ended; true if it was the asker, which has its answers now."""
+        if unit != self._record.asker:
+            return False
+        self._record.used += self._taken
+        self._record.asker, self._taken = None, 0
+        return True
+
+    def settle(self, unit: Unit, outcome: Outcome, *, over: bool = True) -> None:
+        """Keep what a call has given, whatever it does, in the place of what was kept before.
+
+        Args:
+            unit: The call.
+            outcome: What it gave or, before it begins, what is to be said of it if it is cut off.
+            over: Whether it has ended.
+        """
+        if over:
+            self._has_ended(unit)
+        self._record.done[unit[0]] = [(unit[1], None, outcome)]
+
+    def unsettle(self, unit: Unit) -> None:
+        """Let a call run again that has not ended after all."""
+        self._record.done.pop(unit[0], None)
+
+    def forget(self) -> None:
+        """Let nothing be known any more, because nothing of it will be resumed."""
+        with _KEPT.lock:
+            for key in [key for key, record in self._task.records.items() if record is self._record]:
+                del self._task.records[key]
 
     def cut(self, unit: Unit, fault: Fault) -> None:
         """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
@@ -203,8 +231,9 @@ class Attempt:
         self._record.used += 1
         self._taken -= 1
 
-    def shown(self, unit: Unit) -> None:
-        """Note whose question leaves the plan."""
+    def shown(self, unit: Unit, flow: BaseException) -> None:
+        """Note whose question leaves the plan, and as what."""
+        self._record.question = values_of(flow.args[0] if flow.args else ())
         if unit != self._record.asker:
             self._drop()
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
@@ -215,13 +244,13 @@ class Attempt:
         if self._record.asker is None or not self._is_alone:
             return
         pad = self._pad
-        if _is_pending(pad.get_null_resume):
+        if is_pending(pad.get_null_resume):
             pad.resume.append(pad.get_null_resume(True))
-            self._config["configurable"][_SEND]([("__resume__", list(pad.resume))])
+            self._config["configurable"][SEND]([("__resume__", list(pad.resume))])
         self._record.used += len(pad.resume) - self._record.offset
         self._record.asker = None
         with _KEPT.lock:
-            self._count(len(pad.resume) - _asked(pad))
+            self._count(len(pad.resume) - asked_of(pad))
 
     def finish(self) -> None:
         """Let what the program asks after the plan have the answers after those of the plan."""
@@ -241,14 +270,14 @@ class Attempt:
                 self._task.asks = self._record
             if self._task.asks is not self._record:
                 raise AnotherAsks
-        return _NEVER
+        return NEVER
 
     def _number(self) -> int:
         """Number a question of the asker; where somebody else in the task has asked meanwhile, it has no answer."""
         with _KEPT.lock:
-            if not self._is_alone or _asked(self._pad) != self._record.base + self._task.counted:
+            if not self._is_alone or asked_of(self._pad) != self._record.base + self._task.counted:
                 self._is_alone = False
-                return _NEVER
+                return NEVER
             self._count(1)
             self._taken += 1
             self._next_answer += 1
@@ -256,9 +285,9 @@ class Attempt:
 
     def _count(self, questions: int) -> None:
         """Count questions where everybody in the task counts them; the lock is held."""
+        self._task.counted += questions
         for _ in range(questions):
             self._pad.interrupt_counter()
-            self._task.counted += 1
 
     def _null(self, consume: bool = False) -> Any:  # as LangGraph calls it
         return self._pad.get_null_resume(consume) if self._is_alone else None
@@ -281,9 +310,9 @@ class Attempt:
         own: dict[str, Any] = {"interrupt_counter": counter, "get_null_resume": null}
         if hidden:
             own["resume"] = []
-            configurable.pop(_RESUMING, None)
+            configurable.pop(RESUMING, None)
         subgraphs = itertools.count(number).__next__  # in a graph below, too, one is known by its number
-        configurable[_PAD] = replace(self._pad, subgraph_counter=subgraphs, **own)
+        configurable[PAD] = replace(self._pad, subgraph_counter=subgraphs, **own)
         variable = sys.modules["langchain_core.runnables.config"].var_child_runnable_config
         token = variable.set({**self._config, "configurable": configurable})
         try:
@@ -291,26 +320,3 @@ class Attempt:
         finally:
             with contextlib.suppress(ValueError):  # closed in another context, which keeps its own value
                 variable.reset(token)
-
-
-def _asked(pad: Any) -> int:
-    """Tell how many questions a task has asked. The counter tells only by counting on, so it is put back."""
-    number: int = pad.interrupt_counter()
-    object.__setattr__(pad, "interrupt_counter", itertools.count(number).__next__)
-    return number
-
-
-def _is_pending(get_null_resume: Any) -> bool:
-    """Tell whether the answer that a resumed graph was given is still to be had.
-
-    Asking for it takes it, and looking gives it also when it has been taken: what knows is the closure of the function.
-    """
-    if get_null_resume(False) is None:
-        return False
-    cells = getattr(get_null_resume, "__closure__", None) or ()
-    held = dict(zip(get_null_resume.__code__.co_freevars, (cell.cell_contents for cell in cells), strict=True))
-    if not held.keys() >= {"null_resume_write", "parent_scratchpad", "pending_writes"}:
-        return True  # another LangGraph: nobody knows, so it may be
-    if held["null_resume_write"] is None:
-        return _is_pending(held["parent_scratchpad"].get_null_resume)
-    return any(write is held["null_resume_write"] for write in held["pending_writes"])

@@ -1,0 +1,62 @@
+"""Scratchpads: where LangGraph keeps what a task was answered, and counts what it asks. They are read by the names of their fields."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+PAD, RESUMING, SEND, TASK = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send", "__pregel_task_id"
+
+NEVER = 1 << 60
+"""A question number that no answer has."""
+
+
+class AnotherAsks(Exception):  # noqa: N818
+    """A step would ask a person while another plan of the same task does: the answers could not be told apart."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another plan of this message asks a person: submit this one again by itself, when that is answered"
+        )
+
+
+def asked(pad: Any) -> int:
+    """Tell how many questions a task has asked. The counter tells only by counting on, so it is put back."""
+    number: int = pad.interrupt_counter()
+    object.__setattr__(pad, "interrupt_counter", itertools.count(number).__next__)
+    return number
+
+
+def is_pending(get_null_resume: Any) -> bool:
+    """Tell whether the answer that a resumed graph was given is still to be had.
+
+    Asking for it takes it, and looking gives it also when it has been taken: what knows is the closure of the function.
+    """
+    if get_null_resume(False) is None:
+        return False
+    held = _closure(get_null_resume)
+    if not held.keys() >= {"null_resume_write", "parent_scratchpad", "pending_writes"}:
+        return True  # another LangGraph: nobody knows, so it may be
+    if held["null_resume_write"] is None:
+        return is_pending(held["parent_scratchpad"].get_null_resume)
+    return any(write is held["null_resume_write"] for write in held["pending_writes"])
+
+
+def saved_questions(pad: Any, task: Any) -> list[Any] | None:
+    """Give what a task had asked when it was last saved, and is answered now; None: that cannot be told.
+
+    A run that is cancelled may have asked something else meanwhile, which nobody has seen.
+    """
+    writes = _closure(pad.get_null_resume).get("pending_writes")
+    found = [write[2] for write in writes or () if write[0] == task and write[1] == "__interrupt__"]
+    return values_of(found[-1]) if found else None
+
+
+def values_of(interrupts: Any) -> list[Any]:
+    """Give what interrupts ask."""
+    return [getattr(each, "value", each) for each in interrupts]
+
+
+def _closure(function: Any) -> dict[str, Any]:
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    return dict(zip(code.co_freevars, (cell.cell_contents for cell in cells), strict=True)) if code and cells else {}
