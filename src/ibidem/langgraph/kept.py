@@ -15,9 +15,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
@@ -26,7 +24,37 @@ from ibidem.core.faults import Fault, empty_interrupt, is_interrupt
 from ibidem.core.turns import State
 from ibidem.plan.resuming import Attempt
 
-_CUT = "It was begun before somebody was asked, and had not ended when she answered."
+
+class Gave(NamedTuple):
+    """What a call gave its node."""
+
+    output: Any
+    told: State
+    """How it ended for the order of its turn."""
+
+
+class Begun(NamedTuple):
+    """That a call was begun; nothing else is known until it has ended."""
+
+    over: asyncio.Future[None] | None
+    """Tells when it has ended. None: it runs in a thread, for whose end its node waits."""
+
+    @classmethod
+    def here(cls) -> Begun:
+        loop = asyncio._get_running_loop()
+        return cls(None if loop is None else loop.create_future())
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it still runs and can be waited for, on the loop that runs here."""
+        over = self.over
+        return over is not None and not over.done() and over.get_loop() is asyncio._get_running_loop()
+
+    @property
+    def fault(self) -> Fault:
+        """What is said of a change that was cut off."""
+        said = "It was begun before somebody was asked, and had not ended when she answered."
+        return Fault(RuntimeError(said), "tool_error", said).as_unknown()
 
 
 class Kept:
@@ -43,14 +71,18 @@ class Kept:
         self._effects = effects
         self._numbers = {id(call): number for number, call in enumerate(calls)}
         self._raised: dict[int, BaseException] = {}
-        self._overs: dict[int, Future[None]] = {}
-        known = {n: each for n in range(len(calls)) if (each := attempt.again(_unit(n), None)) is not None}
-        self._running = {n: each.value[0] for n, each in known.items() if each.failed and _goes_on(*each.value)}
+        self._overs: dict[int, asyncio.Future[None] | None] = {}
+        known: dict[int, Gave | Begun] = {
+            number: each.value
+            for number in range(len(calls))
+            if (each := attempt.again(_unit(number), None)) is not None
+        }
+        begun = {number: each for number, each in known.items() if isinstance(each, Begun)}
+        self._running = {number: each.over for number, each in begun.items() if each.over is not None and each.goes_on}
         """Calls that still run, left behind by another one of their node, which asked: what tells of their end."""
-        cut = {n for n, each in known.items() if each.failed and effects[n].repeatable}
-        self.ended = {n: each for n, each in known.items() if n not in cut | self._running.keys()}
-        """What is not made again, by the number of the call: its outcome, whose value is what the node was given, and how it
-        ended for the order of its turn."""
+        again = {number for number in begun if effects[number].repeatable}
+        self.ended = {number: each for number, each in known.items() if number not in again | self._running.keys()}
+        """What is known of the calls that are not made again, by their numbers."""
         asker = attempt.asker
         self.asker = int(asker[0]) if asker is not None and int(asker[0]) not in known else None
         """The number of the call whose question was shown: it goes first, or another that asks would end the attempt."""
@@ -80,57 +112,56 @@ class Kept:
     def keep(self, call: Any, output: Any, told: State) -> None:
         """Note what a call gave, and how it ended for the order of its turn."""
         number = self._numbers[id(call)]
-        self._attempt.settle(_unit(number), Outcome((output, told)))
+        self._attempt.settle(_unit(number), Outcome(Gave(output, told)))
         self._tell(number)
 
     def _tell(self, number: int) -> None:
         """Tell a later attempt that a call has ended."""
         over = self._overs.pop(number, None)
-        if over is not None:
+        if over is not None and not over.done():
             over.set_result(None)
 
     # -- making a call
 
-    def before(self, call: Any) -> Outcome | None:
+    def before(self, call: Any) -> Gave | Begun | None:
         """Let the call go first, in threads, whose question was answered; if it asks once more, nothing else begins.
 
         Returns:
-            What a call gave that still ran when the attempt began; None: make it.
+            What became of a call that still ran when the attempt began; None: make it.
         """
         number = self._numbers[id(call)]
         if self.asker is not None and number != self.asker:
             self._first.wait()
-        if number in self._running:
-            self._running[number].result()
         return self._begin(number)
 
-    async def abefore(self, call: Any) -> Outcome | None:
+    async def abefore(self, call: Any) -> Gave | Begun | None:
         """Do the same on the running loop."""
         number = self._numbers[id(call)]
         if self.asker is not None and number != self.asker:
             await self._first_on_loop.wait()
         if number in self._running:
-            await asyncio.wait([asyncio.wrap_future(self._running[number])])
+            await asyncio.wait([self._running[number]])
         return self._begin(number)
 
-    def _begin(self, number: int) -> Outcome | None:
+    def _begin(self, number: int) -> Gave | Begun | None:
         if self._is_over:
             raise empty_interrupt()
-        known = self._attempt.again(_unit(number), None) if number in self._running else None
-        return None if known is not None and known.failed and self._effects[number].repeatable else known
+        outcome = self._attempt.again(_unit(number), None) if number in self._running else None
+        known: Gave | Begun | None = None if outcome is None else outcome.value
+        return None if isinstance(known, Begun) and self._effects[number].repeatable else known
 
     @contextlib.contextmanager
-    def around(self, call: Any, tool_runtime: Any) -> Iterator[Any]:
-        """Note how a call ends that is made in this block, with the runtime that it is to have."""
+    def around(self, call: Any, tool_runtime: Any) -> Iterator[None]:
+        """Note how a call ends that is made in this block, and give it a scratchpad of its own."""
         number = self._numbers[id(call)]
         effect, unit = self._effects[number], _unit(number)
-        over = self._overs[number] = Future()
-        fault = Fault(RuntimeError(_CUT), "tool_error", _CUT).as_unknown()
-        self._attempt.settle(unit, Outcome((over, asyncio._get_running_loop()), fault), over=False)
+        begun = Begun.here()
+        self._overs[number] = begun.over
+        self._attempt.settle(unit, Outcome(begun), over=False)
         try:
             with self._attempt.around(unit, number + 1, hidden=False):
-                configurable = running_config()["configurable"]
-                yield replace(tool_runtime, config={**tool_runtime.config, "configurable": configurable})
+                tool_runtime.config = {**tool_runtime.config, "configurable": running_config()["configurable"]}
+                yield
         except BaseException as problem:
             self._raised[number] = problem
             self._is_over |= number == self.asker and is_interrupt(problem)
@@ -152,20 +183,10 @@ class Kept:
             shown = next((number for number, raised in self._raised.items() if raised is flow), None)
             if shown is not None:
                 self._attempt.shown(_unit(shown), flow)
-        elif flow is None:
+        elif flow is None or isinstance(flow, Exception):
             self._attempt.finish()
-            if (
-                not self._attempt.has_asked
-            ):  # else a run that is cancelled before the graph has saved this begins it again
-                self._attempt.forget()
-        elif isinstance(flow, Exception):  # if it is run once more, it begins anew
-            self._attempt.finish()
-            self._attempt.forget()
-
-
-def _goes_on(over: Future[None], loop: asyncio.AbstractEventLoop | None) -> bool:
-    """Whether a call still runs, and can be waited for."""
-    return not over.done() and loop is not None and loop.is_running()
+            if flow is not None or not self._attempt.has_asked:
+                self._attempt.forget()  # but not what the graph has not saved yet: a run cancelled now has asked already
 
 
 def _unit(number: int) -> tuple[str, int]:

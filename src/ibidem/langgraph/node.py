@@ -15,13 +15,12 @@ from langgraph.prebuilt import ToolNode as PlainToolNode
 from ibidem import langchain
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
-from ibidem.core.call import Outcome
-from ibidem.core.turns import Place, State, Turn
+from ibidem.core.turns import Place, Turn
 from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding
 from ibidem.langchain.failures import deciding, is_default, message_for, note_misuse, unmade
 from ibidem.langchain.shape import listens
-from ibidem.langgraph.kept import Kept
+from ibidem.langgraph.kept import Begun, Gave, Kept
 from ibidem.langgraph.turns import NodeRun, arrives, asked, effects, let_ask_for, matters, sibling_place, start_order
 
 
@@ -80,17 +79,16 @@ class GuardedNode(PlainToolNode):
         run.places = {id(calls[number]): turn.places[number] for number in rest} if turn is not None else {}
         return [calls[number] for number in run.order], kind
 
-    def _again(self, call: Any, known: Outcome, turn: Turn | None, number: int) -> Any:
+    def _again(self, call: Any, known: Gave | Begun, turn: Turn | None, number: int) -> Any:
         """Give what a call gave before somebody was asked, and its place in the turn the end that it had."""
-        told: State = "unknown" if known.fault is not None else known.value[1]
         if turn is not None:
-            turn.places[number].end(told)
+            turn.places[number].end(known.told if isinstance(known, Gave) else "unknown")
         return self._gave(call, known)
 
-    def _gave(self, call: Any, known: Outcome) -> Any:
-        if known.fault is not None:
-            return unmade(self._twins[call["name"]][1].__ibidem_binding__, call, known.fault)
-        return known.value[0]
+    def _gave(self, call: Any, known: Gave | Begun) -> Any:
+        if isinstance(known, Gave):
+            return known.output
+        return unmade(self._twins[call["name"]][1].__ibidem_binding__, call, known.fault)
 
     def _answers(self, calls: Sequence[Any], kind: Any, turn: Turn | None, run: NodeRun) -> dict[int, Any]:
         """Give the calls of a turn that are remembered; wrappers of the node would want to see them, so it has none."""
@@ -128,8 +126,8 @@ class GuardedNode(PlainToolNode):
             known = kept.before(call)
             if known is not None:
                 return self._gave(call, known)
-            with kept.around(call, tool_runtime) as own:
-                output = super()._run_one(call, input_type, own)
+            with kept.around(call, tool_runtime):
+                output = super()._run_one(call, input_type, tool_runtime)
         kept.keep(call, output, place.state if place is not None else "done")
         return output
 
@@ -143,8 +141,8 @@ class GuardedNode(PlainToolNode):
             known = await kept.abefore(call)
             if known is not None:
                 return self._gave(call, known)
-            with kept.around(call, tool_runtime) as own:
-                output = await super()._arun_one(call, input_type, own)
+            with kept.around(call, tool_runtime):
+                output = await super()._arun_one(call, input_type, tool_runtime)
         kept.keep(call, output, place.state if place is not None else "done")
         return output
 

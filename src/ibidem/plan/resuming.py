@@ -22,7 +22,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ibidem.core import forks
@@ -103,6 +103,7 @@ class Attempt:
         self._config = config
         self._pad = pad
         configurable = config["configurable"]
+        self._fields = {each.name: getattr(pad, each.name) for each in fields(pad)}
         self._taken = 0
         self._next_answer = 0
         with _KEPT.lock:
@@ -307,12 +308,12 @@ class Attempt:
         if unit == self._record.asker:
             self._next_answer = self._record.offset
             counter, null = self._number, self._null
-        own: dict[str, Any] = {"interrupt_counter": counter, "get_null_resume": null}
+        own = {**self._fields, "interrupt_counter": counter, "get_null_resume": null}
         if hidden:
             own["resume"] = []
             configurable.pop(RESUMING, None)
-        subgraphs = itertools.count(number).__next__  # in a graph below, too, one is known by its number
-        configurable[PAD] = replace(self._pad, subgraph_counter=subgraphs, **own)
+        own["subgraph_counter"] = itertools.count(number).__next__  # in a graph below, too, one is known by its number
+        configurable[PAD] = type(self._pad)(**own)
         variable = sys.modules["langchain_core.runnables.config"].var_child_runnable_config
         token = variable.set({**self._config, "configurable": configurable})
         try:
