@@ -5,7 +5,7 @@ change too that was made already. It is otherwise where each call is sent as a t
 it is the same in both, the calls of a message are resumed as the steps of a plan are (`plan/resuming.py`): what has ended is not
 made again, each call has the answers that were given to it, and what was begun and cut off is `maybe_executed`.
 
-Kept in this process, while the task is interrupted. Elsewhere, and where a call is undeclared or runs graphs, all calls are made
+Kept in this process, of the last tasks that asked somebody. Elsewhere, and where a call is undeclared or runs graphs, all calls are made
 again, as they would be without ibidem.
 """
 
