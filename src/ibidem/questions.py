@@ -10,6 +10,7 @@ from ibidem.core.call import Key, Tool
 from ibidem.core.resources import Cell, parse_answer, write_cells
 from ibidem.core.runtime import BLOCKING
 from ibidem.layers.breaker import Breakers
+from ibidem.layers.memo import Memo
 from ibidem.report.reporter import Reporter
 from ibidem.report.statistics import Stats
 from ibidem.report.summary import Summary, Turns
@@ -28,6 +29,7 @@ class Questions:
     store: Store
     toolbox: Toolbox
     trials: Trials
+    _memo: Memo
     _reporter: Reporter
     _turns: Turns
     _breakers: Breakers
@@ -70,11 +72,11 @@ class Questions:
 
     def entries(self) -> Entries:
         """List what would be served, newest first."""
-        now, stamps = self.store.now(), self.store.stamps
+        now = self.store.now()
 
         def holds(key: Key, entry: Entry) -> bool:
             own: tuple[Cell, ...] = (("conversation", *key.partition),) if len(key.partition) > 1 else ()
-            return not entry.cells or stamps.fresh((*entry.cells, *own), entry.snapshot)
+            return not entry.cells or self._memo.holds(own, entry.cells, entry.snapshot)
 
         found = [EntryView.of(key, entry, now) for key, entry in self.store.entries() if holds(key, entry)]
         return Entries(tuple(sorted(found, key=lambda entry: entry.age)))

@@ -31,6 +31,8 @@ class World:
         """The part of calls that change something."""
         self.crowded = self.random.random() < 0.7
         """Whether all callers are of one conversation and one user."""
+        self.unclear = False
+        """Whether the answer of a change was lost, so that it stays open."""
 
     # -- what tools do
 
@@ -53,7 +55,14 @@ class World:
             self.state[name][by] += 1
             done.append((name, by, self.state[name][by]))
             await self.pause()
+        self.fail(by)
+
+    def fail(self, by):
+        """End a change as it may end: some say that they failed, a few of the declared ones leave it unclear."""
         if self.random.random() < 0.2:
+            if by == "declared" and self.random.random() < 0.2:
+                self.unclear = True
+                raise TimeoutError("the answer was lost")
             raise OSError("the connection was lost")
 
     # -- what callers see
@@ -90,7 +99,7 @@ def sees(conversation, user, scope):
 class Guarded:
     """The tools of a world, through a guard."""
 
-    def __init__(self, world, guard):
+    def __init__(self, world, guard, settle="1m"):
         self.world, self.guard = world, guard
         none = contextlib.nullcontext
 
@@ -151,9 +160,10 @@ class Guarded:
             both, Read("r:{name}", also=lambda a, seen: [("r", name) for name in seen], identity="both"), "both"
         )
         self.outer = w(outer, Read("r:*", identity="outer"), "outer")
-        self.write = w(write, Write("r:{name}"), "write")
-        self.write_all = w(write_all, Write("r:*"), "write_all")
-        self.write_also = w(write_also, Write("r:{name}", also=lambda a, other: [("r", other)]), "write_also")
+        self.write = w(write, Write("r:{name}", settle=settle), "write")
+        self.write_all = w(write_all, Write("r:*", settle=settle), "write_all")
+        also = Write("r:{name}", also=lambda a, other: [("r", other)], settle=settle)
+        self.write_also = w(write_also, also, "write_also")
         self.unknown = w(unknown, None, "unknown")
         self.unknown_reading = w(unknown_reading, None, "unknown_reading")
         self.agent = w(agent, Nested(), "agent")

@@ -80,8 +80,7 @@ class SharedWorld(worlds.World):
             if self.random.random() < self.fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             await self.pause()
-        if self.random.random() < 0.2:
-            raise OSError("the connection was lost")
+        self.fail(by)
 
     def log(self, what, *told):
         self._log(json.dumps([time.monotonic(), what, *told]))
@@ -189,7 +188,7 @@ def work(pipe, folder, worker, life, busy, fatal, broken):
         BROKEN[broken]()
     world = SharedWorld(folder, worker, life, busy, fatal)
     disk = Disk(folder / "store", key=KEY)
-    tools = worlds.Guarded(world, Guard(store=disk, on_event=world.count))
+    tools = worlds.Guarded(world, Guard(store=disk, on_event=world.count), settle="10ms")
 
     async def main():
         await asyncio.gather(*(caller(tools, world, pipe.poll) for _ in range(3)))

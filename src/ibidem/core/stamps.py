@@ -44,6 +44,13 @@ class Stamps(Protocol):
         """Whether no change of any of the cells is under way."""
         ...
 
+    def alone(self, cells: Iterable[Cell]) -> bool:
+        """Whether no other process has a change of any of the cells under way.
+
+        Where one has, it may have died in the middle: the change is over then, and what it touched was not raised.
+        """
+        ...
+
     def touch(self, cells: Iterable[Cell]) -> None:
         """Raise the cells: a change that has happened."""
 
@@ -91,6 +98,9 @@ class MemoryStamps:
     def still(self, cells: Iterable[Cell]) -> bool:
         held = self._open
         return not held or not any(cell in held for cell in cells)
+
+    def alone(self, cells: Iterable[Cell]) -> bool:  # noqa: ARG002
+        return True
 
     def touch(self, cells: Iterable[Cell]) -> None:
         with self._lock:

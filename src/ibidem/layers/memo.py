@@ -5,7 +5,9 @@ The order of steps is what makes it exact (`core/stamps.py`, `core/flights.py`):
   only then lands.
 - The snapshot is taken when the flight begins. A result is stored only if, over all that it depends on, nothing is
   under way *and then* nothing has changed since: asked the other way round, a change that closes in between is missed.
-- A change opens before it runs, and closes when its body has really ended, however it ended.
+- A change opens before it runs, and closes when its body has really ended, however it ended. Where its caller goes on
+  before that, it raises all that it holds: what was read until then is no longer right for him.
+- What another process has under way may be over, since that process may be dead: it is waited out, not passed by.
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ class Memo:
     def holds(self, asking: tuple[Cell, ...], cells: tuple[Cell, ...], snapshot: int) -> bool:
         """Whether what was read at a snapshot is still right for the one who asks."""
         stamps = self.store.stamps
-        return stamps.still(asking) and stamps.fresh(asking, snapshot) and stamps.fresh(cells, snapshot)
+        return stamps.still(asking) and stamps.alone(cells) and stamps.fresh((*asking, *cells), snapshot)
 
     def _joinable(self, call: Call, flight: Flight) -> bool:
         if call.behind or flight.snapshot < self.store.purged_at:
@@ -213,7 +215,7 @@ class Memo:
         """Whether what only the result told it depends on has not changed since the flight began."""
         if call.effect.also is None or flight.outcome is None or flight.outcome.fault is not None:
             return True
-        return self.store.stamps.fresh(flight.cells, flight.snapshot)
+        return self.holds((), flight.cells, flight.snapshot)
 
     async def _change(self, call: Call, inner: Inner) -> Outcome:
         """Run a call that may change something: forget what it touches when it begins and when it has ended."""
@@ -242,11 +244,13 @@ class Memo:
         except BaseException as flow:
             self._mark(call, flow)
             call.work.when_ended(close)
+            self.store.stamps.touch(held)
             raise
         if outcome.fault is None and not call.work.strays:
             close(outcome)
             return outcome
         close_when_over(call, close, outcome)
+        self.store.stamps.touch(held)
         return as_told(call, outcome)
 
     def _mark(self, call: Call, flow: BaseException) -> None:

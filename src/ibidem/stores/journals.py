@@ -5,11 +5,12 @@ of the file for as long as it lives; all others have it mapped and only look. Wh
 raises every slot that it counts, and removes it.
 
 Journals come and go under the lock of the board, and `PROCESSES` on the board counts that: a process that sees another
-number looks for the others anew.
+number looks for the others anew. Only who cannot get the lock makes his without it, and writes a new number there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -31,23 +32,29 @@ class Journal:
 
     def __init__(self, path: Path, *, make: bool = False) -> None:
         self.path = path
+        made = path.with_name(f"{path.name}-new") if make else path
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._file = os.open(path, flags | os.O_CREAT | os.O_EXCL if make else flags, 0o600)
+        self._file = os.open(made, flags | os.O_CREAT | os.O_EXCL if make else flags, 0o600)
         try:
             if make:
                 fcntl.flock(self._file, fcntl.LOCK_EX)
                 fill(self._file, SIZE)
             self.counts = memoryview(mmap.mmap(self._file, SIZE)).cast("I")
+            if make:
+                made.rename(path)  # it has its name when it is whole and locked: nobody takes it for a dead one's
         except BaseException:
             os.close(self._file)
             if make:
-                path.unlink(missing_ok=True)
+                made.unlink(missing_ok=True)
             raise
 
     @classmethod
     def make(cls, folder: Path) -> Journal:
-        """Make the journal of this process. The lock of the board is held."""
-        return cls(folder / f"{os.getpid()}-{secrets.token_hex(4)}", make=True)
+        """Make the journal of this process."""
+        for _ in range(9):  # without the lock of the board: who joins may take the half of it for a dead one's
+            with contextlib.suppress(FileNotFoundError):
+                return cls(folder / f"{os.getpid()}-{secrets.token_hex(4)}", make=True)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
     @property
     def open_slots(self) -> list[int]:
@@ -63,7 +70,7 @@ class Journal:
         return True
 
     def remove(self) -> None:
-        """Take it away for good. The lock of the board is held."""
+        """Take it away for good."""
         self.path.unlink(missing_ok=True)
         self.let_go()
 

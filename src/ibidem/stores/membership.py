@@ -59,7 +59,8 @@ class Membership:
         """What is mapped; None while detached."""
         self._own: Journal | None = None
         self._left: Journal | None = None
-        """Our journal of before, if changes were under way when we let go: it speaks for them until there is another."""
+        """A journal of ours without our taking part: of before we let go, while changes were under way, or because we could
+        not join. It speaks for them until there is another."""
         self.others: list[Journal] = []
         self.processes = -1
         """The number at which the others were last looked for."""
@@ -108,6 +109,7 @@ class Membership:
                     board.let_go()
                 board = Board(None, self._last)
                 self.mind_others(board)
+                self._speak()
                 self.tell(f"{self.folder}: cannot be shared with other processes ({problem}); working from memory")
             self.processes = -1
             self.board = board
@@ -118,6 +120,7 @@ class Membership:
         """Take part: end what dead processes left open, and make a journal of our own. The lock is held."""
         folder = self.folder / "open"
         folder.mkdir(mode=0o700, exist_ok=True)
+        listed = set(folder.iterdir())
         known = others(folder, (), None)
         try:
             dead = [journal for journal in known if journal.abandoned()]
@@ -128,9 +131,8 @@ class Membership:
         finally:
             for journal in known:
                 journal.let_go()
-        for path in folder.iterdir():  # what could not be read is of one who died while making it
-            if path not in {journal.path for journal in known}:
-                path.unlink(missing_ok=True)
+        for path in listed - {journal.path for journal in known}:
+            path.unlink(missing_ok=True)  # what could not be read is of one who died while making it
         own = Journal.make(folder)
         own.counts[:] = self.counts
         self.counts = own.counts
@@ -139,6 +141,19 @@ class Membership:
             self._left = None
         board.words[PROCESSES] += 1
         return own
+
+    def _speak(self) -> None:
+        """Let the others see what we have under way, though we cannot take part: we may die in the middle of it."""
+        stamps, folder = self.folder / "stamps", self.folder / "open"
+        if not os.path.lexists(stamps):
+            return
+        with contextlib.suppress(OSError):
+            if self._left is None or not self._left.path.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
+                self._left = Journal.make(folder)
+            self._left.counts[:] = self.counts
+            self.counts = self._left.counts
+            renumber(stamps, PROCESSES)
 
     def detach(self) -> None:
         """Let go of the files; what is asked afterwards attaches anew."""
@@ -150,6 +165,9 @@ class Membership:
             self.counts = counts
             if own is not None and counts[SUM]:
                 self._left, own = own, None
+            elif self._left is not None and not counts[SUM]:
+                self._left.remove()
+                self._left = None
             if board is not None and own is not None:
                 with contextlib.suppress(Gone, OSError), board.locked(PATIENCE):
                     self._leave(board, own)

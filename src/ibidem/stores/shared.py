@@ -88,12 +88,15 @@ class SharedStamps:
         return True
 
     def still(self, cells: Iterable[Cell]) -> bool:
-        member = self._member
+        counts, slots = self._member.counts, self._slots
+        if counts[SUM] and any(counts[slots[cell]] for cell in cells):
+            return False
+        return self.alone(cells)
+
+    def alone(self, cells: Iterable[Cell]) -> bool:
+        member, slots = self._member, self._slots
         words = member.words or member.attach().words
         if words[PROCESSES] != member.processes and not member.look_around():
-            return False
-        counts, slots = member.counts, self._slots
-        if counts[SUM] and any(counts[slots[cell]] for cell in cells):
             return False
         for other in member.others:
             if other.counts[SUM] and any(other.counts[slots[cell]] for cell in cells) and not member.bury(other):

@@ -169,6 +169,7 @@ class StoreSuite:
         change, during = stamps.open(raised, held), stamps.now()
         assert [stamps.fresh(cells, before) for cells in (a, b, c)] == [False, True, True]
         assert [stamps.still(cells) for cells in (a, b, c)] == [False, False, True]
+        assert all(stamps.alone(cells) for cells in (a, b, c)), "it is no other process's"
         change.close(held)
         assert [stamps.fresh(cells, during) for cells in (a, b, c)] == [False, False, True]
         assert [stamps.still(cells) for cells in (a, b, c)] == [True, True, True]
