@@ -294,7 +294,8 @@ def test_r22_no_answer_is_called_wrong_whose_changes_the_guard_knows():
         world = worlds.play(seed, crowded)
         rows = world.tools.guard.report()
         assert world.wrong == [] and sum(row.differed for row in rows) == 0, f"seed {seed}"
-        assert len(world.tools) == 0 and not world.tools.guard.store.stamps._open, f"seed {seed}"
+        assert len(world.tools) == 0, f"seed {seed}"
+        assert world.unclear or not world.tools.guard.store.stamps._open, f"seed {seed}"
         assert world.tools.guard.stats().saved == 0
         compared += sum(row.compared for row in rows)
     assert compared > SEEDS / 2, "too little was compared to show anything"

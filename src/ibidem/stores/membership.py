@@ -148,6 +148,7 @@ class Membership:
         if not os.path.lexists(stamps):
             return
         with contextlib.suppress(OSError):
+            folders.check(self.folder)
             if self._left is None or not self._left.path.exists():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 self._left = Journal.make(folder)
