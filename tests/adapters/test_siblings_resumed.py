@@ -4,6 +4,7 @@ LangGraph runs the node again from its beginning, with all its calls, payments t
 """
 
 import asyncio
+import inspect
 import itertools
 import os
 import random
@@ -17,6 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel, ValidationError
 
 import ibidem
 from ibidem import Guard, Live, Read, Write
@@ -362,6 +364,44 @@ def test_random_messages_give_what_their_calls_give_one_by_one(way):
         assert world.state == state, (seed, calls)
         made = [(each["name"], each["args"]["key"]) for each in calls if each["name"] != "get"]
         assert sorted(run for run in world.made.runs if run[0] != "get") == sorted(made), (seed, calls)
+
+
+@BOTH
+def test_an_answer_that_is_refused_leaves_the_question_and_what_had_ended(way):
+    """R18: a value that does not match the interrupt's schema fails the run, and the same question is answered again."""
+    if "response_schema" not in inspect.signature(interrupt).parameters:
+        pytest.skip("this LangGraph takes any answer")
+    world, approved = World(), Counter()
+
+    class Approval(BaseModel):
+        yes: bool
+
+    @tool
+    def approve(key: str) -> str:
+        """Approve."""
+        answer = interrupt({"pay": key}, response_schema=Approval)
+        approved(key)
+        return f"approved {key}: {answer.yes}"
+
+    calls = [
+        call("put", {"key": "p", "value": "1"}, "p"),
+        *(call("approve", {"key": key}, key) for key in "ab"),
+    ]
+    guard = Guard(effects={**EFFECTS, "approve": Write("approval:{key}")})
+    graph = ibidem.wrap(node([*world.tools, approve], calls), guard)
+    start(way, graph)
+    for _ in range(2):
+        (question,) = shown(graph)
+        with pytest.raises(ValidationError):
+            ask(way, graph, Command(resume={"yes": "perhaps"}), thread("t"))
+        assert shown(graph) == [question]
+        (pending,) = (each for task in graph.get_state(thread("t")).tasks for each in task.interrupts)
+        with pytest.raises(ValidationError):
+            ask(way, graph, Command(resume={pending.id: {"yes": "perhaps"}}), thread("t"))
+        found = ask(way, graph, Command(resume={pending.id: {"yes": question["pay"] == "a"}}), thread("t"))
+    assert answers(found) == {"p": "put 1", "a": "approved a: True", "b": "approved b: False"}
+    assert world.made.runs == [("put", "p")]
+    assert sorted(approved.runs) == ["a", "b"]
 
 
 class Stuck(InMemorySaver):

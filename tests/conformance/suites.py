@@ -70,6 +70,14 @@ SUITES: Final = (
         ways={"node": ALL, "wrapped": FIRST, "graph": FIRST, "tools": ALL},
         at_least=200,
         reached={"node": 100, "wrapped": 100, "graph": 20, "tools": 100},
+        exempt=(
+            Exempt(
+                test="tests/test_react_agent.py::test_react_agent_parallel_tool_calls",
+                reason="it counts that a resumed node makes the call that had ended again: declared, it is not made again",
+                says="assert 1 == 2",
+                guards=("reads",),
+            ),
+        ),
     ),
     Suite(
         name="core",

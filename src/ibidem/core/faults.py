@@ -168,8 +168,11 @@ def is_control_flow(exc: BaseException) -> bool:
 
     Recognised by name and by what is already imported: the core imports no framework.
     """
-    if not isinstance(exc, Exception) or _is_a(exc, "GraphBubbleUp"):
-        return True
+    return not isinstance(exc, Exception) or _is_a(exc, "GraphBubbleUp") or is_refused_answer(exc)
+
+
+def is_refused_answer(exc: BaseException) -> bool:
+    """Whether an answer to an interrupt was none that it takes: the question stands, and is answered again."""
     errors = sys.modules.get("langgraph.errors")
     is_invalid_resume = getattr(errors, "is_invalid_resume", None)  # before LangGraph 1.2 there are none
     return is_invalid_resume is not None and bool(is_invalid_resume(exc))

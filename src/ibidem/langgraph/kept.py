@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read, Write
-from ibidem.core.faults import Fault, empty_interrupt, is_interrupt
+from ibidem.core.faults import Fault, empty_interrupt, is_interrupt, is_refused_answer
 from ibidem.core.turns import State
 from ibidem.plan.resuming import Attempt
 
@@ -99,7 +99,7 @@ class Kept:
             effects: Theirs; None: not known.
         """
         known = [each for each in effects if isinstance(each, (Pure, Read, Live, Write))]
-        if len(known) < len(calls) or (running_config().get("configurable") or {}).get("thread_id") is None:
+        if not 1 < len(calls) == len(known) or (running_config().get("configurable") or {}).get("thread_id") is None:
             return None
         attempt = Attempt.here(("calls", *((call["name"], call["id"]) for call in calls)))
         if attempt is None:
@@ -183,7 +183,7 @@ class Kept:
             shown = next((number for number, raised in self._raised.items() if raised is flow), None)
             if shown is not None:
                 self._attempt.shown(_unit(shown), flow)
-        elif flow is None or isinstance(flow, Exception):
+        elif flow is None or (isinstance(flow, Exception) and not is_refused_answer(flow)):
             self._attempt.finish()
             if flow is not None or not self._attempt.has_asked:
                 self._attempt.forget()  # but not what the graph has not saved yet: a run cancelled now has asked already

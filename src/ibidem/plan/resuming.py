@@ -132,8 +132,11 @@ class Attempt:
                 self._count(record.used)  # answers that finished steps have had are nobody's any more
         if not self.is_known:
             self._record.found = len(pad.resume) - asked + is_pending(pad.get_null_resume)
-        if self.is_known and pad.resume:
-            configurable[SEND]([("__resume__", list(pad.resume))])  # each attempt writes all answers, or they are gone
+        had = pad.resume[: self._record.base + self._record.used]
+        if (
+            self.is_known and had
+        ):  # each attempt writes the answers that were had, or they are gone; a new one may be refused
+            configurable[SEND]([("__resume__", had)])
 
     @classmethod
     def here(cls, shape: Any) -> Attempt | None:
