@@ -62,7 +62,7 @@ def play(folder, seed, *, workers=2, count=CALLS, every=0.1, rest=0.0, busy=0.06
 def test_no_answer_is_stale_though_processes_are_killed_in_the_middle_of_writes_r1_r22(tmp_path, workers):
     found, happened = play(tmp_path / "world", seed=workers, workers=workers)
     assert found == []
-    assert happened.reads > CALLS / 2 and happened.kills >= 5 and happened.served > CALLS / 10, "too little"
+    assert happened.reads > CALLS / 2 and happened.kills >= 5 and happened.served > CALLS / 20, "too little"
 
 
 @pytest.mark.parametrize("broken", BROKEN)
