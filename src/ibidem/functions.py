@@ -51,6 +51,40 @@ def adapt(
     return _wrapped(function, bound, effect, name)
 
 
+def adapt_tool(
+    tool: Any,
+    bound: Bound,
+    effect: Effect | None,
+    look: Callable[[Any], tuple[Tool, Any]],
+    make: Callable[[Any, Bound, Effect | None], Any],
+) -> Any:
+    """Wrap a tool of a framework; a wrapped one is answered as it is, and one that comes again has the twin it had.
+
+    Args:
+        tool: Wrapped or not.
+        bound: What its calls pass.
+        effect: As of `adapt`.
+        look: Gives what the guard knows of a wrapped one, and the tool that it was made of.
+        make: Makes the wrapped one.
+
+    Raises:
+        ValueError: It already passes another guard.
+    """
+    toolbox = bound.guard.toolbox
+    twin = toolbox.twins.get(tool, bound.given) if effect is None else None
+    already = binding_of(tool) if twin is None else None
+    if already is not None:
+        if already.guard is not bound.guard:
+            raise another_guard(tool)
+        if already.given != bound.given:
+            return adapt_tool(look(tool)[1], bound, effect, look, make)
+        twin = tool
+    if twin is not None:
+        toolbox.saw(look(twin)[0])
+        return twin
+    return toolbox.twins.keep(tool, bound.given, make(tool, bound, effect), instead=effect is not None)
+
+
 def another_guard(target: Any) -> ValueError:
     """Say that something passes another guard already, and what to do."""
     name = getattr(target, "name", None) or getattr(target, "__name__", None) or repr(target)

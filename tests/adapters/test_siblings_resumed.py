@@ -330,6 +330,16 @@ def test_other_threads_and_later_messages_are_their_own(way):
     assert world.made.runs.count(("put", "a")) == 2  # once in each
 
 
+def random_calls(rng, most):
+    """The calls of a message: two to so many."""
+    calls = []
+    for number in range(rng.randrange(2, most + 1)):
+        name, key = rng.choice(["get", "put", "pay", "pay"]), rng.choice("abc")
+        arguments = {"key": key} if name != "put" else {"key": key, "value": f"v{number}"}
+        calls.append(call(name, arguments, f"{number}"))
+    return calls
+
+
 def one_by_one(calls):
     """What the calls of a message give if they are made one after the other, and what they leave."""
     state, said = {}, {}
@@ -351,11 +361,7 @@ def one_by_one(calls):
 def test_random_messages_give_what_their_calls_give_one_by_one(way):
     for seed in range(400 if os.environ.get("IBIDEM_SOAK") else 40):
         rng, world = random.Random(seed), World()
-        calls = []
-        for number in range(rng.randrange(2, 7)):
-            name, key = rng.choice(["get", "put", "pay", "pay"]), rng.choice("abc")
-            arguments = {"key": key} if name != "put" else {"key": key, "value": f"v{number}"}
-            calls.append(call(name, arguments, f"{number}"))
+        calls = random_calls(rng, 6)
         slots = rng.choice([1, 2, None])
         graph = ibidem.wrap(node(world.tools, calls), Guard(effects=EFFECTS)).with_config(max_concurrency=slots)
         found, _ = answered(way, graph)
@@ -447,12 +453,7 @@ async def interrupted_by_cancelling(seed, run, turns):
     Returns:
         What the calls gave, the calls, and the world.
     """
-    rng, world = random.Random(seed), World(pause=seed % 2 * 0.003)
-    calls = []
-    for number in range(rng.randrange(2, 6)):
-        name, key = rng.choice(["get", "put", "pay", "pay"]), rng.choice("abc")
-        arguments = {"key": key} if name != "put" else {"key": key, "value": f"v{number}"}
-        calls.append(call(name, arguments, f"{number}"))
+    world, calls = World(pause=seed % 2 * 0.003), random_calls(random.Random(seed), 5)
     graph = ibidem.wrap(node(world.tools, calls), Guard(effects=EFFECTS))
     given = {"messages": [HumanMessage("x")]}
     for number in range(25):

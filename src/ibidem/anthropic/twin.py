@@ -29,7 +29,6 @@ from ibidem.core.declarations import decorated_effect
 from ibidem.core.effects import Effect
 from ibidem.core.resources import Resource
 from ibidem.core.runtime import Runtime
-from ibidem.wrapping import binding_of
 
 Validated = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -61,21 +60,11 @@ def adapt(tool: Any, bound: Bound, effect: Effect | None = None) -> Any:
     """
     if not isinstance(tool, sdk.BaseFunctionTool):
         return tool
-    twins = bound.guard.toolbox.twins
-    twin = twins.get(tool, bound.given) if effect is None else None
-    if twin is not None:
-        bound.guard.toolbox.saw(twin.__ibidem_tool__)
-        return twin
-    already = binding_of(tool)
-    if already is not None:
-        if already.guard is not bound.guard:
-            raise functions.another_guard(tool)
-        if already.given != bound.given:
-            return adapt(tool.__ibidem_plain__, bound, effect)  # type: ignore[attr-defined]
-        bound.guard.toolbox.saw(tool.__ibidem_tool__)  # type: ignore[attr-defined]
-        return tool
-    twin = _twin(tool, bound, effect)
-    return twins.keep(tool, bound.given, twin, instead=effect is not None)
+    return functions.adapt_tool(tool, bound, effect, _look, _twin)
+
+
+def _look(twin: Any) -> tuple[Tool, Any]:
+    return twin.__ibidem_tool__, twin.__ibidem_plain__
 
 
 def _twin(plain: Any, bound: Bound, effect: Effect | None) -> Any:

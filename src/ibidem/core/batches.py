@@ -99,12 +99,9 @@ class Batch:
             for key in keys:
                 try:
                     value = answer[key]
-                    alone = counts[key] == 1
-                    yield (
-                        value
-                        if alone
-                        else self._broken("answered a dict for calls that are one key in it, as 1 and True are")
-                    )
+                    if counts[key] > 1:
+                        value = self._broken("answered a dict for calls that are one key in it, as 1 and True are")
+                    yield value
                 except (KeyError, TypeError):
                     yield self._broken(f"left out a call in its dict of {len(answer)}")
         elif isinstance(answer, (list, tuple)) and len(answer) == len(calls):

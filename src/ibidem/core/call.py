@@ -266,9 +266,8 @@ class within:  # noqa: N801  # a generator takes four times as long, on every ca
         self._token = current.set(self._call)
 
     def __exit__(self, *raised: object) -> None:
+        # A coroutine that is torn down with its loop is closed in another context, which keeps its own value.
         try:  # noqa: SIM105  # as above
             current.reset(self._token)
-        except (
-            ValueError
-        ):  # a coroutine that is torn down with its loop is closed in another context, which keeps its own
+        except ValueError:
             pass

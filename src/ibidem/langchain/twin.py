@@ -21,12 +21,12 @@ from langchain_core.tools import BaseTool
 from pydantic import ValidationError
 
 from ibidem.bound import Bound
+from ibidem.core.call import Tool
 from ibidem.core.effects import Effect
-from ibidem.functions import another_guard
+from ibidem.functions import adapt_tool
 from ibidem.langchain.binding import Binding, Note, annotated, note
 from ibidem.langchain.failures import aanswered, answered, is_decided, note_misfit
 from ibidem.langchain.shape import Shape
-from ibidem.wrapping import binding_of
 
 
 def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseTool:
@@ -35,23 +35,16 @@ def adapt(tool: BaseTool, bound: Bound, effect: Effect | None = None) -> BaseToo
     Raises:
         ValueError: It already passes another guard.
     """
-    twins = bound.guard.toolbox.twins
-    twin = twins.get(tool, bound.given) if effect is None else None
-    if twin is not None:
-        bound.guard.toolbox.saw(twin.__ibidem_binding__.tool)
-        return twin  # type: ignore[no-any-return]
-    already = binding_of(tool)
-    if already is not None:
-        if already.guard is not bound.guard:
-            raise another_guard(tool)
-        binding: Binding = tool.__ibidem_binding__  # type: ignore[attr-defined]
-        if already.given != bound.given:
-            return adapt(binding.plain, bound, effect)
-        bound.guard.toolbox.saw(binding.tool)
-        return tool
-    twin = _twin(tool, Binding(tool, bound, effect))
-    kept: BaseTool = twins.keep(tool, bound.given, twin, instead=effect is not None)
-    return kept
+    return adapt_tool(tool, bound, effect, _look, _make)  # type: ignore[no-any-return]
+
+
+def _look(twin: Any) -> tuple[Tool, BaseTool]:
+    binding: Binding = twin.__ibidem_binding__
+    return binding.tool, binding.plain
+
+
+def _make(plain: BaseTool, bound: Bound, effect: Effect | None) -> BaseTool:
+    return _twin(plain, Binding(plain, bound, effect))
 
 
 def _twin(plain: BaseTool, binding: Binding) -> BaseTool:

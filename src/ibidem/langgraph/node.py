@@ -155,11 +155,10 @@ class GuardedNode(PlainToolNode):
         if guard.off:
             return None
         state, config = tool_runtime.state, tool_runtime.config
-
-        def whole() -> bool:
-            return self.sent_whole and self._is_plain
-
-        return sibling_place(guard, self._twins, call, state, self._messages_key, config, whole=whole)
+        key = self._messages_key
+        return sibling_place(
+            guard, self._twins, call, state, key, config, whole=lambda: self.sent_whole and self._is_plain
+        )
 
     @property
     def _is_plain(self) -> bool:

@@ -180,39 +180,48 @@ def outline_html(plan: Plan) -> str:
 
 def _diagram(plan: Plan) -> str:
     """Draw what needs what; a dashed arrow is an order without a result."""
-    numbers = {name: number for number, name in enumerate(plan.steps)}
-    boxes, arrows, drawn = [], [], set()
+    numbers, boxes = _numbers(plan), []
+    uses = _uses(plan)
+    arrows = [Arrow(*edge, why) for edge, why in uses.items()]
     for name, step in plan.steps.items():
-        marks = [*(["for each"] if step.over is not None else []), *(["optional"] if step.is_optional else [])]
-        marks += ["if ..."] if step.conditions else []
+        marks = [*_marks(step), *(["if ..."] if step.conditions else [])]
         boxes.append(Box(name, ", ".join(marks) or ("" if name == step.tool_name else step.tool_name)))
-        waits = [(reference.source, reference.spelled, False) for reference in references(step)]
-        for source, why, dashed in [*waits, *((other, f"after {other}", True) for other in step.afters)]:
-            edge = numbers.get(source), numbers[name]
-            if edge[0] is not None and edge not in drawn:
-                drawn.add(edge)
-                arrows.append(Arrow(edge[0], edge[1], why, dashed=dashed))
+        edges = {(numbers[other], numbers[name]): f"after {other}" for other in step.afters if other in numbers}
+        arrows += [Arrow(*edge, why, dashed=True) for edge, why in edges.items() if edge not in uses]
     return diagram("what needs what", boxes, arrows)
+
+
+def _numbers(plan: Plan) -> dict[str, int]:
+    return {name: number for number, name in enumerate(plan.steps)}
+
+
+def _marks(step: Step) -> list[str]:
+    """Say what is particular of how a step runs, but for its conditions."""
+    return [*(["for each"] if step.over is not None else []), *(["optional"] if step.is_optional else [])]
+
+
+def _uses(plan: Plan) -> dict[tuple[int, int], str]:
+    """Give which step uses the result of which, by their numbers, and by which reference first."""
+    numbers = _numbers(plan)
+    found: dict[tuple[int, int], str] = {}
+    for name, step in plan.steps.items():
+        for reference in references(step):
+            if reference.source in numbers:
+                found.setdefault((numbers[reference.source], numbers[name]), reference.spelled)
+    return found
 
 
 def to_mermaid(plan: Plan, guard: Any = None) -> str:
     """Write a plan as a Mermaid flowchart; a dotted arrow is an order without a result."""
-    numbers = {name: number for number, name in enumerate(plan.steps)}
+    numbers, uses = _numbers(plan), _uses(plan)
     lines = ["flowchart LR"]
     for name, step in plan.steps.items():
         label = name if name == step.tool_name else f"{name}: {step.tool_name}"
-        marks = [*(["for each"] if step.over is not None else []), *(["optional"] if step.is_optional else [])]
-        marks += [f"if {c.reference.spelled} {c.op} {c.value!r}" for c in step.conditions]
+        marks = [*_marks(step), *(f"if {c.reference.spelled} {c.op} {c.value!r}" for c in step.conditions)]
         whole = cut("\n".join([label, *marks]), 200)
         lines.append(f'    s{numbers[name]}["{_mermaid(whole)}"]')
-    drawn = set()
-    for name, step in plan.steps.items():
-        for reference in references(step):
-            edge = numbers.get(reference.source), numbers[name]
-            if edge[0] is not None and edge not in drawn:
-                drawn.add(edge)
-                lines.append(f"    s{edge[0]} --> s{edge[1]}")
-    lines += [f"    s{edge[0]} -.-> s{edge[1]}" for edge in _orders(plan, guard) if edge not in drawn]
+    lines += [f"    s{source} --> s{target}" for source, target in uses]
+    lines += [f"    s{edge[0]} -.-> s{edge[1]}" for edge in _orders(plan, guard) if edge not in uses]
     return "\n".join(lines)
 
 
