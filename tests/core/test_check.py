@@ -347,7 +347,7 @@ def test_control_a_difference_that_nothing_explains_is_a_mismatch():
 
 
 def test_a_cancelled_second_run_tells_nothing_and_ends_quietly(caplog):
-    until_blocking(lambda: not POOL._running)  # the last words of earlier tests
+    until_blocking(lambda: not POOL._queue and not POOL._running)  # the last words of earlier tests
     caplog.clear()
 
     async def main():
