@@ -214,7 +214,7 @@ def test_a_call_that_never_comes_is_not_waited_for_without_end(way, kind, monkey
 @BOTH
 def test_several_that_wait_for_a_call_that_never_comes_wait_once_in_all(way, monkeypatch):
     """Each comes after the one before it: were each to wait anew, a long message would take seconds."""
-    monkeypatch.setattr(turns, "COMES", 0.3)
+    monkeypatch.setattr(turns, "COMES", 1.0)
     from langgraph.graph import START, MessagesState, StateGraph
     from langgraph.types import Send
 

@@ -10,11 +10,11 @@ from processes import KEY, children
 from ibidem import Guard, Read, Write, wrap
 from ibidem.stores.disk import Disk
 
-HELD = 2.0
-"""Seconds that the lock is held."""
+HELD = 0.8
+"""Seconds that the lock is held in a try."""
 MOST = 0.02
 """Seconds that a loop may stand still."""
-TRIES = 4
+TRIES = 20
 """The machine is shared with others: one try without a longer stop shows that the store makes none."""
 
 
@@ -65,7 +65,7 @@ def test_a_loop_goes_on_while_another_process_holds_the_write_lock_r6(tmp_path):
     )
     asyncio.run(read("first"))
     disk.flush()
-    stops = []
+    tries = []
     with children(holder, (tmp_path / "store",)) as (process,):
         for _ in range(TRIES):
             assert process.ask(HELD) == "held"
@@ -75,14 +75,13 @@ def test_a_loop_goes_on_while_another_process_holds_the_write_lock_r6(tmp_path):
                 done = lambda: time.monotonic() > ends
                 return await asyncio.gather(longest_stop(done), calls(read, write, done))
 
-            longest, count = asyncio.run(main())
-            assert count > 20
+            tries.append(asyncio.run(main()))
             assert process.hear() == "released"
             disk.flush()
-            stops.append(longest)
-            if longest <= MOST:
+            if min(tries)[0] <= MOST:
                 break
-    assert min(stops) <= MOST
+    longest, count = min(tries)
+    assert longest <= MOST and count > 20, tries
     assert sum(disk.counts().values()) > 0 and "the disk" not in " ".join(disk.counts())
     disk.close()
 
