@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from ibidem.plan import resuming
+from ibidem.plan.tasks import KEPT
 
 BOTH = pytest.mark.parametrize("way", ["sync", "async"])
 
@@ -74,7 +74,7 @@ def came(message: ToolMessage) -> str:
 
 def forget_tasks() -> None:
     """Know no more of interrupted tasks than another process would."""
-    resuming._KEPT.tasks.clear()
+    KEPT.tasks.clear()
 
 
 class Counter:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated
 
 import pytest
-from adapter_kit import BOTH, ai, ask, call, node_graph, saying, thread, wait
+from adapter_kit import BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread, wait
 from langchain_core.callbacks import CallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
@@ -22,7 +22,6 @@ from langgraph.types import Command, interrupt
 import ibidem
 from ibidem import Guard, Live, Plan, Read, Write
 from ibidem.langgraph.approvals import can_be_found
-from ibidem.plan import resuming
 
 agents = pytest.importorskip("langchain.agents")
 middleware = pytest.importorskip("langchain.agents.middleware")
@@ -304,9 +303,7 @@ def test_what_another_process_may_have_changed_is_not_changed_at_the_second_resu
         plan.call(look)
         return plan
 
-    times = iter(
-        [resuming._KEPT.tasks.clear]
-    )  # the process is another one at the first resume, and the same at the second
+    times = iter([forget_tasks])  # the process is another one at the first resume, and the same at the second
     result = resumed(way, build, {"look": Live(), "change": Write("x")}, lambda: next(times, list)(), max_concurrency=1)
     assert ran == ["change"]
     assert (result.outcome("change").fault.kind, result["look"]) == ("maybe_executed", "yes")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from adapter_kit import BOTH, ai, ask, call, node_graph, saying, thread
+from adapter_kit import BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -14,7 +14,6 @@ from langgraph.types import Command, interrupt
 import ibidem
 from ibidem import Guard, Live, Plan, Pure, Read, Write
 from ibidem.langgraph.approvals import can_be_found
-from ibidem.plan import resuming
 
 agents = pytest.importorskip("langchain.agents")
 middleware = pytest.importorskip("langchain.agents.middleware")
@@ -448,7 +447,7 @@ def test_where_it_is_not_known_what_had_run_no_change_runs_twice(way):
     guard = Guard(effects={"change": Write("x"), "pay": Write("y")})
     graph, results = in_a_node(way, build, guard)
     ask(way, graph, {"messages": []}, thread("t"))
-    resuming._KEPT.tasks.clear()  # the process is another one
+    forget_tasks()  # the process is another one
     ask(way, graph, Command(resume="yes"), thread("t"))
     assert ran == ["change"]
     assert results[-1].outcome("change").fault.kind == "maybe_executed"
@@ -458,7 +457,7 @@ def test_without_the_record_a_first_approval_is_asked_for_again(tools, guard, ma
     plan_tool = ibidem.plan_tool(tools, guard, writes=["cancel_order"])
     agent = agent_with(tools, plan_tool, FIND, CANCEL)
     ask("sync", agent, {"messages": [("user", "Cancel it.")]}, thread("t"))
-    resuming._KEPT.tasks.clear()
+    forget_tasks()
     state = ask("sync", agent, decide("batched", {"type": "approve"}), thread("t"))
     assert state["__interrupt__"]
     assert all(name != "cancel_order" for name, *_ in made)

@@ -5,8 +5,8 @@ change too that was made already. It is otherwise where each call is sent as a t
 it is the same in both, the calls of a message are resumed as the steps of a plan are (`plan/resuming.py`): what has ended is not
 made again, each call has the answers that were given to it, and what was begun and cut off is `maybe_executed`.
 
-Kept in this process, of the last tasks that asked somebody. Elsewhere, and where a call is undeclared or runs graphs, all calls are made
-again, as they would be without ibidem.
+Where a call is undeclared or runs graphs, or nothing of what was saved can be had, all calls are made again, as they would be
+without ibidem.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ibidem.core.effects import Effect, Live, Pure, Read, Write
 from ibidem.core.faults import Fault, empty_interrupt, is_interrupt, is_refused_answer
 from ibidem.core.turns import State
 from ibidem.plan.resuming import Attempt
+from ibidem.plan.scratchpad import CHECKPOINTER
 
 
 class Gave(NamedTuple):
@@ -55,6 +56,33 @@ class Begun(NamedTuple):
         """What is said of a change that was cut off."""
         said = "It was begun before somebody was asked, and had not ended when she answered."
         return Fault(RuntimeError(said), "tool_error", said).as_unknown()
+
+
+class Written:
+    """Gives of calls, as a checkpointer's own serializer writes them; what it cannot give back exactly was cut off.
+
+    Args:
+        serde: The serializer.
+    """
+
+    def __init__(self, serde: Any) -> None:
+        self._serde = serde
+
+    def write(self, outcome: Outcome) -> Any:
+        if not isinstance(outcome.value, Gave):
+            return None
+        output, told = outcome.value
+        try:
+            kind, text = self._serde.dumps_typed(output)
+            return [kind, text, told] if self._serde.loads_typed((kind, text)) == output else None
+        except Exception:  # whatever a value of the user's, or its class, may raise
+            return None
+
+    def read(self, written: Any) -> Outcome:
+        if written is None:
+            return Outcome(Begun(None))
+        kind, text, told = written
+        return Outcome(Gave(self._serde.loads_typed((kind, text)), told))
 
 
 class Kept:
@@ -99,12 +127,16 @@ class Kept:
             effects: Theirs; None: not known.
         """
         known = [each for each in effects if isinstance(each, (Pure, Read, Live, Write))]
-        if not 1 < len(calls) == len(known) or (running_config().get("configurable") or {}).get("thread_id") is None:
+        if not 1 < len(calls) == len(known):
             return None
-        attempt = Attempt.here(("calls", *((call["name"], call["id"]) for call in calls)))
+        configurable = running_config().get("configurable") or {}
+        if configurable.get("thread_id") is None:
+            return None
+        form = Written(getattr(configurable.get(CHECKPOINTER), "serde", None))
+        attempt = Attempt.here(("calls", *((call["name"], call["id"]) for call in calls)), form)
         if attempt is None:
             return None
-        if attempt.answers:  # to what was asked in another process
+        if attempt.answers:  # and nobody knows to what
             attempt.forget()
             return None
         return cls(attempt, calls, known)
@@ -187,6 +219,14 @@ class Kept:
             self._attempt.finish()
             if flow is not None or not self._attempt.has_asked:
                 self._attempt.forget()  # but not what the graph has not saved yet: a run cancelled now has asked already
+
+    def save(self) -> None:
+        """Save what a resume is to know, if somebody was asked."""
+        self._attempt.save()
+
+    async def asave(self) -> None:
+        """Do the same on an event loop."""
+        await self._attempt.asave()
 
 
 def _unit(number: int) -> tuple[str, int]:

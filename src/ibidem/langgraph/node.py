@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.tools import BaseTool
@@ -21,7 +20,17 @@ from ibidem.langchain.binding import Binding
 from ibidem.langchain.failures import deciding, is_default, message_for, note_misuse, unmade
 from ibidem.langchain.shape import listens
 from ibidem.langgraph.kept import Begun, Gave, Kept
-from ibidem.langgraph.turns import NodeRun, arrives, asked, effects, let_ask_for, matters, sibling_place, start_order
+from ibidem.langgraph.turns import (
+    NodeRun,
+    arrives,
+    asked,
+    effects,
+    let_ask_for,
+    matters,
+    sibling_place,
+    start_order,
+    under_way,
+)
 
 
 class GuardedNode(PlainToolNode):
@@ -44,18 +53,18 @@ class GuardedNode(PlainToolNode):
 
     @functools.wraps(PlainToolNode._func)
     def _func(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        with _running(NodeRun(config, in_threads=True)):
+        with NodeRun(config, in_threads=True):
             return super()._func(input, config, runtime)
 
     @functools.wraps(PlainToolNode._afunc)
     async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:  # type: ignore[override]  # noqa: A002
-        with _running(NodeRun(config, in_threads=False)):
+        async with NodeRun(config, in_threads=False):
             return await super()._afunc(input, config, runtime)
 
     def _parse_input(self, input: Any) -> Any:  # noqa: A002
         """Look at the whole turn before anything starts: answer what is known, and order what waits behind the rest."""
         calls, kind = super()._parse_input(input)
-        run = _run.get()
+        run = under_way.get()
         one = kind == "tool_calls" and len(calls) < 2  # Send brings the calls of a turn one by one
         if run is None or one or self.__ibidem__.guard.off:
             return calls, kind
@@ -110,14 +119,14 @@ class GuardedNode(PlainToolNode):
         return found
 
     def _combine_tool_outputs(self, outputs: Any, input_type: Any) -> Any:
-        run = _run.get()
+        run = under_way.get()
         if run is not None and run.order is not None:
             done = {**run.answers, **dict(zip(run.order, outputs, strict=True))}
             outputs = [done[number] for number in range(len(done))]
         return super()._combine_tool_outputs(outputs, input_type)
 
     def _run_one(self, call: Any, input_type: Any, tool_runtime: Any) -> Any:
-        run, place = _run.get(), self._place(call, tool_runtime)
+        run, place = under_way.get(), self._place(call, tool_runtime)
         kept = run.kept if run is not None else None
         if kept is None:
             with place or _NOWHERE:
@@ -132,7 +141,7 @@ class GuardedNode(PlainToolNode):
         return output
 
     async def _arun_one(self, call: Any, input_type: Any, tool_runtime: Any) -> Any:
-        run, place = _run.get(), self._place(call, tool_runtime)
+        run, place = under_way.get(), self._place(call, tool_runtime)
         kept = run.kept if run is not None else None
         if kept is None:
             with place or _NOWHERE:
@@ -148,7 +157,7 @@ class GuardedNode(PlainToolNode):
 
     def _place(self, call: Any, tool_runtime: Any) -> Place | None:
         """Give the place of a call in its turn; None where no order is to be kept."""
-        run = _run.get()
+        run = under_way.get()
         if run is not None and run.places is not None:
             return run.places.get(id(call))
         guard = self.__ibidem__.guard
@@ -253,25 +262,6 @@ _CACHED = ("_twins", "_raising")
 
 
 _NOWHERE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-
-_run: ContextVar[NodeRun | None] = ContextVar("ibidem_node_run", default=None)
-"""The run of a node that is under way here."""
-
-
-@contextlib.contextmanager
-def _running(run: NodeRun) -> Iterator[None]:
-    """Make it the run that is under way in this block, and note how it is left."""
-    token = _run.set(run)
-    flow: BaseException | None = None
-    try:
-        yield
-    except BaseException as raised:
-        flow = raised
-        raise
-    finally:
-        _run.reset(token)
-        if run.kept is not None:
-            run.kept.left(flow)
 
 
 @functools.lru_cache(maxsize=256)

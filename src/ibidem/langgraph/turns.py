@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.messages import AIMessage, ToolMessage
@@ -21,9 +22,9 @@ Twins = Mapping[str, tuple[Any, Any]]
 
 
 class NodeRun:
-    """What one run of a node knows of its calls."""
+    """What one run of a node knows of its calls; as a block, the run itself."""
 
-    __slots__ = ("answers", "config", "in_threads", "kept", "order", "places")
+    __slots__ = ("_token", "answers", "config", "in_threads", "kept", "order", "places")
 
     def __init__(self, config: Any, *, in_threads: bool) -> None:
         self.config = config
@@ -37,6 +38,28 @@ class NodeRun:
         """By the id of the object that a call is; None: its calls come one by one."""
         self.kept: Kept | None = None
         """What is known of the calls from an attempt that was interrupted; None: nothing is kept."""
+
+    def __enter__(self) -> None:
+        self._token = under_way.set(self)
+
+    def __exit__(self, kind: object, flow: BaseException | None, trace: object) -> None:
+        under_way.reset(self._token)
+        if self.kept is not None:
+            self.kept.left(flow)
+            self.kept.save()
+
+    async def __aenter__(self) -> None:
+        self._token = under_way.set(self)
+
+    async def __aexit__(self, kind: object, flow: BaseException | None, trace: object) -> None:
+        under_way.reset(self._token)
+        if self.kept is not None:
+            self.kept.left(flow)
+            await self.kept.asave()
+
+
+under_way: ContextVar[NodeRun | None] = ContextVar("ibidem_node_run", default=None)
+"""The run of a node that is under way here."""
 
 
 def asked(twins: Twins, calls: Sequence[Any]) -> list[Asked]:

@@ -194,6 +194,16 @@ class Deciding:
             dict(zip(ids, known, strict=True)), self._runtime.now() - self._zero, dict(zip(ids, needs, strict=True))
         )
 
+    def save(self) -> None:
+        """Save what a resume is to know, if somebody was asked."""
+        if self._attempt is not None:
+            self._attempt.save()
+
+    async def asave(self) -> None:
+        """Do the same on an event loop."""
+        if self._attempt is not None:
+            await self._attempt.asave()
+
     def _unfinished(self, index: int) -> Ended:
         """End a step that was never begun or, a mapped one, whose last calls were not."""
         fault = self._closed

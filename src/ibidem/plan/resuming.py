@@ -5,12 +5,12 @@ In a plan, steps ask in no certain order, and what has run must not run twice. S
 
 - Each step sees a scratchpad of its own, in which there are no answers but its own. The step whose question was shown is
   begun first, with what it waits for and nothing else, until it has its answer.
-- What a finished step that may have changed something gave is kept, in this process, and not run again. Reads are asked
-  for again: the memo serves them if they still hold.
+- What a finished step that may have changed something gave is kept, and not run again. Reads are asked for again: the
+  memo serves them if they still hold.
 - What had begun is not decided about anew: a change that was made is not reported as skipped, and a mapped step that changes
   something goes on with the elements it had, in whatever order the list comes now.
-- Where what had finished is not known any more, because the process is another one, what may have changed something is
-  not run: it is `maybe_executed`. Whoever was asked is asked again.
+- What is kept is saved beside the question, where the graph is resumed from, in whatever process. Where it could not be, what
+  may have changed something is not run: it is `maybe_executed`. Whoever was asked is asked again.
 """
 
 from __future__ import annotations
@@ -18,120 +18,62 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-import threading
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any
 
-from ibidem.core import forks
 from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
 from ibidem.core.faults import Fault
-from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, is_pending, saved_questions, values_of
+from ibidem.plan.records import PLAIN, Done, Form, Record, Unit
+from ibidem.plan.saving import Saved, Saver
+from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, asked_last, is_pending, values_of
 from ibidem.plan.scratchpad import asked as asked_of
-
-TASKS = 256
-"""Tasks of graphs whose plans are kept, to be resumed."""
-
-Unit = tuple[str, int]
-"""A call of a plan: the step's id, and the number of the element or -1."""
+from ibidem.plan.tasks import KEPT, key_of
 
 submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
 """The id of the tool call by which a model submitted the plan that begins here."""
 
 
-@dataclass(slots=True)
-class _Record:
-    """What is known of a plan that was begun in a task."""
-
-    done: dict[str, list[tuple[int, Any, Outcome]]] = field(default_factory=dict)
-    """By step: the number of the element, the arguments and the outcome of what is not run again."""
-    elements: dict[str, list[Any]] = field(default_factory=dict)
-    """By mapped step that may change something: what it goes over, since it was begun first."""
-    asker: Unit | None = None
-    """Whose question was shown last."""
-    question: list[Any] = field(default_factory=list)
-    """What it asked."""
-    offset: int = 0
-    """How many answers the task had when the asker began to ask."""
-    found: int = 0
-    """Answers that nobody had had yet when this process first heard of the plan: another one had begun it."""
-    used: int = 0
-    """Answers that finished steps have had."""
-    base: int = 0
-    """How many questions the task had asked before the plan began."""
-    questions: dict[Unit, Any] = field(default_factory=dict)
-    """What calls asked before they were made, to tell whether an answer is to the same question."""
-
-
-@dataclass(slots=True)
-class _Task:
-    pad: Any
-    """The scratchpad of the attempt under way: another attempt has another one."""
-    begun: Counter[Any] = field(default_factory=Counter)
-    """How many plans of each kind the attempt has begun."""
-    records: dict[Any, _Record] = field(default_factory=dict)
-    counted: int = 0
-    """The questions of plans that the attempt has counted."""
-    asks: _Record | None = None
-    """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
-
-
-class _Kept:
-    """The tasks whose plans are kept."""
-
-    def __init__(self) -> None:
-        self.tasks: OrderedDict[Any, _Task] = OrderedDict()
-        self._after_fork()
-        forks.after(self)
-
-    def _after_fork(self) -> None:
-        self.lock = threading.Lock()
-
-
-_KEPT = _Kept()
-
-
 class Attempt:
     """One run of a plan in a task of a graph."""
 
-    def __init__(self, config: Mapping[str, Any], pad: Any, shape: Any) -> None:
+    def __init__(self, config: Mapping[str, Any], pad: Any, shape: Any, form: Form = PLAIN) -> None:
         self._config = config
         self._pad = pad
         configurable = config["configurable"]
         self._fields = {each.name: getattr(pad, each.name) for each in fields(pad)}
         self._taken = 0
         self._next_answer = 0
-        with _KEPT.lock:
-            key = (configurable.get("thread_id"), configurable.get("checkpoint_ns"))
-            task = _KEPT.tasks.setdefault(key, _Task(pad))
-            _KEPT.tasks.move_to_end(key)
-            while len(_KEPT.tasks) > TASKS:
-                _KEPT.tasks.popitem(last=False)
+        self._unsaved: tuple[Saver, Saved] | None = None
+        with KEPT.lock:
+            task = KEPT.task(configurable)
             if task.pad is not pad:
-                task.pad, task.begun, task.counted = pad, Counter(), 0
+                task.begin(pad, configurable)
             self._task = task
-            number = task.begun[shape]
+            self._key = key_of(shape, task.begun[shape])
             task.begun[shape] += 1
-            self.is_known = (shape, number) in task.records
+            known = task.known(self._key, form)
+            self.is_known = known is not None
             asked = asked_of(pad)
-            self._record = task.records.setdefault((shape, number), _Record(base=asked - task.counted))
+            self._record = record = known or Record(form, base=asked - task.counted)
+            task.records[self._key] = record
             self._is_alone = asked == self._record.base + task.counted
             """Whether nobody else in the task has asked since the plan was begun first."""
-            record = self._record  # answers that a cancelled run had are not the task's
+            # Answers that a cancelled run had are not the task's.
             record.used = min(record.used, max(0, len(pad.resume) - record.base))
             record.offset = min(record.offset, len(pad.resume))
-            saved = saved_questions(pad, configurable.get(TASK))
-            if record.asker is not None and saved is not None and same(saved, record.question) is False:
+            saved = asked_last(pad, configurable.get(TASK))
+            if record.asker is not None and saved is not None and same(values_of(saved), record.question) is False:
                 record.asker = None  # its question never left: what is answered is one from before
             if self._is_alone:
                 self._count(record.used)  # answers that finished steps have had are nobody's any more
         if not self.is_known:
-            self._record.found = len(pad.resume) - asked + is_pending(pad.get_null_resume)
+            answers = len(pad.resume) - asked + is_pending(pad.get_null_resume)
+            self._record.found = max(answers, 1) if task.is_lost else answers
         had = pad.resume[: self._record.base + self._record.used]
         if (
             self.is_known and had
@@ -139,19 +81,20 @@ class Attempt:
             configurable[SEND]([("__resume__", had)])
 
     @classmethod
-    def here(cls, shape: Any) -> Attempt | None:
+    def here(cls, shape: Any, form: Form = PLAIN) -> Attempt | None:
         """Find the task that a plan runs in; None outside graphs.
 
         Args:
-            shape: Tells plans of one task apart.
+            shape: Tells plans of one task apart: of strings, numbers and tuples.
+            form: How the outcomes that are kept are written.
         """
         config = running_config()
         pad = (config.get("configurable") or {}).get(PAD)
-        return None if pad is None else cls(config, pad, (submitted.get(), shape))
+        return None if pad is None else cls(config, pad, (submitted.get(), shape), form)
 
     @property
     def answers(self) -> int:
-        """Answers that were given to what the plan had asked in another process, which alone knows what had finished."""
+        """Answers to questions of which nothing is known; 1 at the least where nothing is known of what had finished."""
         return self._record.found
 
     @property
@@ -167,9 +110,9 @@ class Attempt:
     def again(self, unit: Unit, arguments: Any) -> Outcome | None:
         """Give what a call that must not run twice has given already."""
         is_fixed = unit[1] < 0 or unit[0] in self._record.elements
-        for element, before, outcome in self._record.done.get(unit[0], ()):
-            if element == unit[1] and (is_fixed or same(before, arguments) is not False):
-                return outcome
+        for done in self._record.done.get(unit[0], ()):
+            if done.element == unit[1] and (is_fixed or same(done.arguments, arguments) is not False):
+                return done.outcome
         return None
 
     def elements(self, step: str) -> list[Any] | None:
@@ -187,7 +130,8 @@ class Attempt:
             return
         if isinstance(effect, Live) and outcome.failed:
             return
-        self._record.done.setdefault(unit[0], []).append((unit[1], arguments, outcome))
+        done = Done(unit[1], arguments, outcome, isinstance(effect, (Pure, Read, Live)))
+        self._record.done.setdefault(unit[0], []).append(done)
 
     def _has_ended(self, unit: Unit) -> bool:
         """Note that a call has ended; true if it was the asker, which has its answers now."""
@@ -207,7 +151,7 @@ class Attempt:
         """
         if over:
             self._has_ended(unit)
-        self._record.done[unit[0]] = [(unit[1], None, outcome)]
+        self._record.done[unit[0]] = [Done(unit[1], None, outcome)]
 
     def unsettle(self, unit: Unit) -> None:
         """Let a call run again that has not ended after all."""
@@ -215,13 +159,12 @@ class Attempt:
 
     def forget(self) -> None:
         """Let nothing be known any more, because nothing of it will be resumed."""
-        with _KEPT.lock:
-            for key in [key for key, record in self._task.records.items() if record is self._record]:
-                del self._task.records[key]
+        with KEPT.lock:
+            self._task.records.pop(self._key, None)
 
     def cut(self, unit: Unit, fault: Fault) -> None:
         """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
-        self._record.done.setdefault(unit[0], []).append((unit[1], None, Outcome(fault=fault)))
+        self._record.done.setdefault(unit[0], []).append(Done(unit[1], None, Outcome(fault=fault)))
 
     def still_asks(self, unit: Unit, question: Any) -> bool:
         """Note what a call asks before it is made; false: an answer that is there was given to another question."""
@@ -242,6 +185,22 @@ class Attempt:
             self._drop()
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
+        saver = Saver.here(self._config["configurable"])
+        if saver is not None:
+            with KEPT.lock:
+                self._unsaved = saver, self._task.save(saver.task, flow)
+
+    def save(self) -> None:
+        """Save what is known where the graph is resumed from, if a question was shown."""
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
+            unsaved[0].put(unsaved[1])
+
+    async def asave(self) -> None:
+        """Do the same on an event loop."""
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
+            await unsaved[0].aput(unsaved[1])
 
     def _drop(self) -> None:
         """Let the answer of an asker that did not come to ask again, since something it needs failed, be nobody's."""
@@ -253,14 +212,14 @@ class Attempt:
             self._config["configurable"][SEND]([("__resume__", list(pad.resume))])
         self._record.used += len(pad.resume) - self._record.offset
         self._record.asker = None
-        with _KEPT.lock:
+        with KEPT.lock:
             self._count(len(pad.resume) - asked_of(pad))
 
     def finish(self) -> None:
         """Let what the program asks after the plan have the answers after those of the plan."""
         self._drop()
-        with _KEPT.lock:
-            if self._task.asks is self._record:
+        with KEPT.lock:
+            if self._task.asks == self._key:
                 self._task.asks = None
 
     def _claim(self) -> int:
@@ -269,16 +228,16 @@ class Attempt:
         Raises:
             AnotherAsks: Another plan of the task asks.
         """
-        with _KEPT.lock:
+        with KEPT.lock:
             if self._task.asks is None:
-                self._task.asks = self._record
-            if self._task.asks is not self._record:
+                self._task.asks = self._key
+            if self._task.asks != self._key:
                 raise AnotherAsks
         return NEVER
 
     def _number(self) -> int:
         """Number a question of the asker; where somebody else in the task has asked meanwhile, it has no answer."""
-        with _KEPT.lock:
+        with KEPT.lock:
             if not self._is_alone or asked_of(self._pad) != self._record.base + self._task.counted:
                 self._is_alone = False
                 return NEVER

@@ -48,7 +48,10 @@ def run(plan: Plan, prepared: Prepared, options: Options) -> Result:
         except BaseException:  # the user stops the program: what runs in other threads ends, and begins nothing
             going.close()
             raise
-    plan.result = going.result()
+    try:
+        plan.result = going.result()
+    finally:
+        going.save()
     return plan.result
 
 
@@ -68,7 +71,10 @@ async def arun(plan: Plan, prepared: Prepared, options: Options) -> Result:
         if not in_time:
             going.out_of_time()
             crew.leave()
-    plan.result = going.result()
+    try:
+        plan.result = going.result()
+    finally:
+        await going.asave()
     return plan.result
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 PAD, RESUMING, SEND, TASK = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send", "__pregel_task_id"
+CHECKPOINTER = "__pregel_checkpointer"
 
 NEVER = 1 << 60
 """A question number that no answer has."""
@@ -42,14 +44,18 @@ def is_pending(get_null_resume: Any) -> bool:
     return any(write is held["null_resume_write"] for write in held["pending_writes"])
 
 
-def saved_questions(pad: Any, task: Any) -> list[Any] | None:
-    """Give what a task had asked when it was last saved, and is answered now; None: that cannot be told.
+def pending_writes(pad: Any) -> Sequence[tuple[Any, ...]]:
+    """Give what is saved with the checkpoint that a task began from, of all its tasks: whose, the channel and the value."""
+    return _closure(pad.get_null_resume).get("pending_writes") or ()
+
+
+def asked_last(pad: Any, task: Any) -> Any:
+    """Give the interrupts that a task had raised when it was last saved, and is answered now; None: that cannot be told.
 
     A run that is cancelled may have asked something else meanwhile, which nobody has seen.
     """
-    writes = _closure(pad.get_null_resume).get("pending_writes")
-    found = [write[2] for write in writes or () if write[0] == task and write[1] == "__interrupt__"]
-    return values_of(found[-1]) if found else None
+    found = [write[2] for write in pending_writes(pad) if write[0] == task and write[1] == "__interrupt__"]
+    return found[-1] if found else None
 
 
 def values_of(interrupts: Any) -> list[Any]:

@@ -1,0 +1,135 @@
+"""Records: what is known of the plans, and of the nodes of calls, that a task of a graph has begun.
+
+They are kept in this process, of the last tasks, and saved where a graph is resumed from: beside what its checkpointer keeps
+of the task that asks (`plan/saving.py`). Only plain values are written, exactly; of a change that gave anything else, that
+it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Protocol
+
+from ibidem.core.call import Outcome
+from ibidem.core.faults import Fault
+from ibidem.stores.codec import NotEncoded, decode, encode
+
+Unit = tuple[str, int]
+"""A call of a plan: the step's id, and the number of the element or -1."""
+
+
+class Form(Protocol):
+    """How outcomes are written."""
+
+    def write(self, outcome: Outcome) -> Any:
+        """Make an outcome plain.
+
+        Raises:
+            NotEncoded: A part of it cannot be written.
+        """
+
+    def read(self, written: Any) -> Outcome:
+        """Give the outcome that was written."""
+
+
+class Plain:
+    """Outcomes with plain values; of a fault all but its exception."""
+
+    def write(self, outcome: Outcome) -> Any:
+        fault = outcome.fault
+        told = fault and {name: getattr(fault, name) for name in _TOLD}
+        return [encode(outcome.value), told, outcome.how, outcome.attempts]
+
+    def read(self, written: Any) -> Outcome:
+        value, told, how, attempts = written
+        fault = None if told is None else Fault(RuntimeError(told["message"]), **told)
+        return Outcome(decode(value), fault, how=how, attempts=attempts)
+
+
+PLAIN: Form = Plain()
+
+_TOLD = [each.name for each in fields(Fault) if each.name != "exception"]
+
+
+class Done(NamedTuple):
+    """A call that is not made again."""
+
+    element: int
+    arguments: Any
+    outcome: Outcome
+    harmless: bool = False
+    """Whether it may be made again where what it gave is not known."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known of a plan that was begun in a task."""
+
+    form: Form
+    done: dict[str, list[Done]] = field(default_factory=dict)
+    """By step."""
+    elements: dict[str, list[Any]] = field(default_factory=dict)
+    """By mapped step that may change something: what it goes over, since it was begun first."""
+    asker: Unit | None = None
+    """Whose question was shown last."""
+    question: list[Any] = field(default_factory=list)
+    """What it asked."""
+    offset: int = 0
+    """How many answers the task had when the asker began to ask."""
+    found: int = 0
+    """Answers that nobody had had yet when the plan was first heard of here: it had been begun, and nothing of that is known."""
+    used: int = 0
+    """Answers that finished steps have had."""
+    base: int = 0
+    """How many questions the task had asked before the plan began."""
+    questions: dict[Unit, Any] = field(default_factory=dict)
+    """What calls asked before they were made, to tell whether an answer is to the same question."""
+
+    def write(self) -> dict[str, Any]:
+        """Make the record plain, but for what it asked, which the checkpointer can write; calls may end meanwhile."""
+        done = {step: [each for each in map(self._one, list(ended)) if each] for step, ended in list(self.done.items())}
+        elements, questions = {}, []
+        for step, held in list(self.elements.items()):
+            try:
+                elements[step] = encode(held)
+            except NotEncoded as problem:
+                done[step] = [[-1, encode(None), self.form.write(_lost(problem))]]
+        for unit, asked in list(self.questions.items()):
+            with contextlib.suppress(NotEncoded):  # then it is asked again
+                questions.append([*unit, encode(asked)])
+        numbers = [self.offset, self.found, self.used, self.base]
+        asker = None if self.asker is None else list(self.asker)
+        return {
+            "done": done,
+            "elements": elements,
+            "questions": questions,
+            "asker": asker,
+            "question": self.question,
+            "numbers": numbers,
+        }
+
+    def _one(self, done: Done) -> list[Any] | None:
+        try:
+            return [done.element, encode(done.arguments), self.form.write(done.outcome)]
+        except NotEncoded as problem:  # a change is known by its place
+            return None if done.harmless else [done.element, encode(None), self.form.write(_lost(problem))]
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any], form: Form) -> Record:
+        """Read what `write` wrote."""
+        done = {
+            step: [Done(element, decode(arguments), form.read(outcome)) for element, arguments, outcome in ended]
+            for step, ended in written["done"].items()
+        }
+        elements = {step: decode(held) for step, held in written["elements"].items()}
+        asker = None if written["asker"] is None else (written["asker"][0], written["asker"][1])
+        questions = {(step, element): decode(asked) for step, element, asked in written["questions"]}
+        offset, found, used, base = written["numbers"]
+        return cls(form, done, elements, asker, written["question"], offset, found, used, base, questions)
+
+
+def _lost(problem: NotEncoded) -> Outcome:
+    said = f"It was made before somebody was asked, by another process; what it gave is not known here: {problem}."
+    return Outcome(fault=Fault(RuntimeError(said), "maybe_executed", f"{said} Look before you make it again."))

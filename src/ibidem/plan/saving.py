@@ -1,0 +1,105 @@
+"""Saving: what is known of a task that asks a person stands beside what its checkpointer keeps of the task.
+
+LangGraph saves what a task asked with the checkpoint that the task began from, and hands all that is saved there to the tasks
+of the resumed graph, in whatever process that is. What is written there for a task that does not exist is handed over with
+the rest, and goes into no channel. So a resumed task finds what was known of it when it asked, and of that very attempt: where
+the thread goes on from an earlier checkpoint, the task is another one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ibidem.plan.scratchpad import CHECKPOINTER, TASK, asked_last, pending_writes
+from ibidem.report.events import logger
+
+_CHANNEL = "__ibidem__"
+_FORM = 1
+_NAMESPACE = uuid.UUID("5b3c5f0e-7c1f-4bb4-9b0e-1b1d3c0a6c11")
+
+
+class Saved(NamedTuple):
+    """What was known of a task when it asked."""
+
+    task: str
+    version: int
+    """Counts how often the task has asked."""
+    token: str
+    """No other has it."""
+    asked: list[Any]
+    """What was asked: the id and the value of each interrupt."""
+    asks: str | None
+    """The record that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
+    records: Mapping[str, Any]
+
+    @classmethod
+    def last(cls, pad: Any, configurable: Mapping[str, Any]) -> tuple[Saved, bool] | None:
+        """Find what was saved last of the task that runs here.
+
+        Returns:
+            It, and whether what is answered now is something that was asked as one of them was saved: a run that is cancelled
+            may leave the last one behind, and its question not. Otherwise the task has asked since, and knows more.
+        """
+        task, found = configurable.get(TASK), []
+        for _, channel, value in pending_writes(pad):
+            if channel == _CHANNEL and isinstance(value, dict) and value.get("task") == task:
+                found.append(value)
+        if not found:
+            return None
+        last, asked = max(found, key=lambda each: each["version"]), told(asked_last(pad, task) or ())
+        if last.get("form") == _FORM:
+            return cls(*(last[name] for name in cls._fields)), any(each["asked"] == asked for each in found)
+        return cls(str(task), last["version"], secrets.token_hex(8), [], None, {}), False  # another ibidem saved it
+
+
+def told(interrupts: Any) -> list[Any]:
+    """Tell interrupts apart: by their ids, where LangGraph gives each one of its own, and their values."""
+    return [[getattr(each, "id", None), getattr(each, "value", each)] for each in interrupts]
+
+
+class Saver(NamedTuple):
+    """Saves what is known of the task that runs here."""
+
+    checkpointer: Any
+    config: dict[str, Any]
+    """Names the checkpoint that the task began from."""
+    task: str
+
+    @classmethod
+    def here(cls, configurable: Mapping[str, Any]) -> Saver | None:
+        """Find the checkpointer of the graph that runs here; None where nothing of it is saved."""
+        checkpointer, task = configurable.get(CHECKPOINTER), configurable.get(TASK)
+        namespace = str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
+        checkpoint = (configurable.get("checkpoint_map") or {}).get(namespace)
+        if checkpoint is None or task is None or not hasattr(checkpointer, "put_writes"):
+            return None
+        own = {name: value for name, value in configurable.items() if not name.startswith("__")}
+        named = {**own, "checkpoint_ns": namespace, "checkpoint_id": checkpoint}
+        return cls(checkpointer, {"configurable": named}, task)
+
+    def put(self, saved: Saved) -> None:
+        """Save; a checkpointer that refuses keeps nobody from being asked."""
+        try:
+            self.checkpointer.put_writes(*self._arguments(saved))
+        except Exception:
+            logger.warning(_REFUSED, exc_info=True)
+
+    async def aput(self, saved: Saved) -> None:
+        """Do the same on an event loop."""
+        try:
+            await self.checkpointer.aput_writes(*self._arguments(saved))
+        except Exception:
+            logger.warning(_REFUSED, exc_info=True)
+
+    def _arguments(self, saved: Saved) -> tuple[Any, ...]:
+        row = {"form": _FORM, **saved._asdict()}
+        return self.config, [(_CHANNEL, row)], str(uuid.uuid5(_NAMESPACE, saved.task + saved.token))
+
+
+_REFUSED = (
+    "what had been done when a person was asked could not be saved with the checkpoint; a resume in this process knows of it, "
+    "one in another does not"
+)

@@ -1,0 +1,107 @@
+"""Tasks: what is known of those tasks of graphs in which plans, or nodes of several calls, were begun."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from ibidem.core import forks
+from ibidem.plan.records import Form, Record
+from ibidem.plan.saving import Saved, told
+from ibidem.report.events import logger
+from ibidem.stores.codec import encode
+
+TASKS = 256
+"""Tasks that are kept in this process."""
+
+
+@dataclass(slots=True)
+class Task:
+    """What is known of a task."""
+
+    pad: Any = None
+    """The scratchpad of the attempt under way: another attempt has another one."""
+    begun: Counter[Any] = field(default_factory=Counter)
+    """How many plans of each kind the attempt has begun."""
+    records: dict[str, Record] = field(default_factory=dict)
+    counted: int = 0
+    """The questions of plans that the attempt has counted."""
+    asks: str | None = None
+    """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
+    saved: Mapping[str, Any] = field(default_factory=dict)
+    """Records as they were saved, until their plans are begun."""
+    version: int = 0
+    tokens: set[str] = field(default_factory=set)
+    """Of what was saved of it here, or had from there: what is known here is not older."""
+    is_lost: bool = False
+    """Whether nothing is known of it but that there is something to know."""
+
+    def begin(self, pad: Any, configurable: Mapping[str, Any]) -> None:
+        """Begin an attempt, with what was saved if it is news."""
+        self.pad, self.begun, self.counted = pad, Counter(), 0
+        saved, is_whole = Saved.last(pad, configurable) or (None, False)
+        if saved is None or saved.token in self.tokens:
+            return
+        self.records, self.saved, self.asks, self.is_lost = {}, {}, None, not is_whole
+        self.version = saved.version
+        self.tokens.add(saved.token)
+        if not self.is_lost:
+            self.saved, self.asks = saved.records, saved.asks
+
+    def known(self, key: str, form: Form) -> Record | None:
+        """Give the record of a plan; None: it has not been begun."""
+        if key in self.saved and key not in self.records:
+            try:
+                self.records[key] = Record.read(self.saved[key], form)
+            except Exception:  # whatever it is, it was not written here
+                logger.warning("what was saved of a plan when it asked a person cannot be read", exc_info=True)
+                self.is_lost = True
+        return self.records.get(key)
+
+    def save(self, task: str, flow: BaseException) -> Saved:
+        """Give what is to be saved of it, as it asks."""
+        self.version += 1
+        records = {**self.saved, **{key: record.write() for key, record in self.records.items()}}
+        asked = told(flow.args[0] if flow.args else ())
+        saved = Saved(task, self.version, secrets.token_hex(8), asked, self.asks, records)
+        self.tokens.add(saved.token)
+        return saved
+
+
+class Kept:
+    """The last tasks of which something is known here."""
+
+    def __init__(self) -> None:
+        self.tasks: OrderedDict[Any, Task] = OrderedDict()
+        self._after_fork()
+        forks.after(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+    def task(self, configurable: Mapping[str, Any]) -> Task:
+        """Give the task that runs here; the lock is held."""
+        key = (configurable.get("thread_id"), configurable.get("checkpoint_ns"))
+        task = self.tasks.setdefault(key, Task())
+        self.tasks.move_to_end(key)
+        while len(self.tasks) > TASKS:
+            self.tasks.popitem(last=False)
+        return task
+
+
+KEPT = Kept()
+
+
+def key_of(shape: Any, number: int) -> str:
+    """Name a plan among those of its task.
+
+    Args:
+        shape: What tells it from others: strings, numbers and tuples of them.
+        number: How many of that shape came before it.
+    """
+    return blake2b(encode((shape, number)), digest_size=16).hexdigest()
