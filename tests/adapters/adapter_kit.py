@@ -20,6 +20,10 @@ from ibidem.plan.tasks import KEPT
 BOTH = pytest.mark.parametrize("way", ["sync", "async"])
 
 
+ANYWHERE = pytest.mark.usefixtures("anywhere")
+"""In this process, and where each attempt at a task is made by another one."""
+
+
 def call(name: str, args: dict[str, Any] | None = None, id: Any = "c1") -> dict[str, Any]:  # noqa: A002
     """A tool call as a model makes it."""
     return {"name": name, "args": args or {}, "id": id, "type": "tool_call"}

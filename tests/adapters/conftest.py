@@ -1,10 +1,43 @@
-"""Closes what the adapters' tests share."""
+"""What the adapters' tests share: one loop, and other processes."""
 
 import pytest
 from adapter_kit import runner
+from langgraph.checkpoint.memory import InMemorySaver
+
+from ibidem.plan.tasks import Kept
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _close_the_runner():
     yield
     runner.close()
+
+
+@pytest.fixture(params=["here", "in another process"])
+def anywhere(request, monkeypatch):
+    """Runs a test twice: the second time, whatever runs a task again knows only what another process would."""
+    plain = Kept.task
+
+    def task(self, configurable):
+        found = plain(self, configurable)
+        if found.pad in (None, configurable["__pregel_scratchpad"]):
+            return found
+        self.tasks.clear()
+        return plain(self, configurable)
+
+    if request.param != "here":
+        monkeypatch.setattr(Kept, "task", task)
+    return request.param
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """A checkpointer that keeps nothing but what is LangGraph's."""
+    plain = InMemorySaver.put_writes
+
+    def put_writes(self, config, writes, *args):
+        if any(channel == "__ibidem__" for channel, _ in writes):
+            raise ValueError("no such channel")
+        plain(self, config, writes, *args)
+
+    monkeypatch.setattr(InMemorySaver, "put_writes", put_writes)

@@ -287,6 +287,7 @@ def test_a_tool_that_asks_only_sometimes_is_not_replayed_once_it_has_asked(way, 
 @EVERY_GRAPH
 @pytest.mark.parametrize("declared", ["Read", "Pure", "shared"])
 @pytest.mark.parametrize("where", ["here", "in another process"])
+@pytest.mark.usefixtures("refusing")
 def test_what_runs_again_beside_an_answer_is_not_stored_or_served(way, kind, declared, where):
     """R19, the backstop: a task that resumes never leads, joins, stores or is served."""
     pay, _ = paying()

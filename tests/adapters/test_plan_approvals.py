@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated
 
 import pytest
-from adapter_kit import BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread, wait
+from adapter_kit import ANYWHERE, BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread, wait
 from langchain_core.callbacks import CallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
@@ -103,6 +103,7 @@ def told(state):
     return json.loads(next(m.content for m in reversed(state["messages"]) if isinstance(m, ToolMessage)))
 
 
+@ANYWHERE
 @BOTH
 @FOUND
 @pytest.mark.parametrize("mode", ["batched", "per_call"])
@@ -199,6 +200,7 @@ def resumed(way, build, effects, between=lambda: None, **options):
     raise AssertionError("it asks for ever")
 
 
+@ANYWHERE
 @BOTH
 def test_a_mapped_change_goes_on_with_the_elements_it_had(way, ran):
     """The list is read again on resume, and has another order: what is done would be done twice, by its place."""
@@ -223,6 +225,7 @@ def test_a_mapped_change_goes_on_with_the_elements_it_had(way, ran):
     assert resumed(way, build, effects)["cancel"] == ran == ["1", "2", "3"]
 
 
+@ANYWHERE
 @BOTH
 @pytest.mark.parametrize("is_mapped", [False, True])
 def test_a_change_that_was_made_is_reported_as_made(way, is_mapped, ran):
@@ -262,6 +265,7 @@ def test_a_change_that_was_made_is_reported_as_made(way, is_mapped, ran):
     assert [result[step] for step in ("pay", "pay_2")] == ["yes", "yes"]
 
 
+@ANYWHERE
 @BOTH
 def test_a_mapped_change_that_was_half_made_is_reported_so_where_it_cannot_go_on(way, ran):
     is_down = []
@@ -288,6 +292,7 @@ def test_a_mapped_change_that_was_half_made_is_reported_so_where_it_cannot_go_on
 
 
 @BOTH
+@pytest.mark.usefixtures("refusing")
 def test_what_another_process_may_have_changed_is_not_changed_at_the_second_resume_either(way, ran):
     """R19: the first resume in the new process says that nobody knows, and asks again; the second must not forget that."""
 
@@ -309,6 +314,7 @@ def test_what_another_process_may_have_changed_is_not_changed_at_the_second_resu
     assert (result.outcome("change").fault.kind, result["look"]) == ("maybe_executed", "yes")
 
 
+@ANYWHERE
 @BOTH
 @pytest.mark.parametrize("is_mapped", [False, True])
 def test_a_change_that_was_given_up_while_it_ran_is_not_made_again(way, is_mapped, ran):
@@ -487,6 +493,7 @@ def test_a_plan_keeps_its_place_among_the_calls_of_its_message(way, wrapped, fir
     assert ({"open", "closed"} - {seen}).pop() not in answers
 
 
+@ANYWHERE
 @BOTH
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_comes_after_a_plan_that_asks_waits_for_the_answer(way, wrapped, tools, guard, ran):

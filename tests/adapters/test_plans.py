@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from adapter_kit import BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread
+from adapter_kit import ANYWHERE, BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -161,6 +161,7 @@ def test_the_description_teaches_the_form_in_few_tokens(tools, guard):
     assert len(json.dumps(made.args_schema)) < 1_600
 
 
+@ANYWHERE
 @BOTH
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_three_dependent_steps_need_two_model_turns_instead_of_four(way, tools, guard, made, wrapped):
@@ -331,6 +332,7 @@ def in_a_node(way, build, guard, **options):
     return builder.compile(checkpointer=InMemorySaver()), results
 
 
+@ANYWHERE
 @BOTH
 @pytest.mark.parametrize("concurrency", [1, None])
 def test_steps_that_ask_get_their_own_answers_and_what_has_run_does_not_run_again(way, concurrency):
@@ -377,6 +379,7 @@ def test_steps_that_ask_get_their_own_answers_and_what_has_run_does_not_run_agai
     assert (results[-1]["pay"], results[-1]["pay_2"]) == ("A=YES", "B=NO")
 
 
+@ANYWHERE
 @BOTH
 def test_a_read_that_changed_while_a_person_was_asked_is_read_again(way):
     state = {"x": 1}
@@ -401,6 +404,7 @@ def test_a_read_that_changed_while_a_person_was_asked_is_read_again(way):
     assert results[-1]["pay"] == "yes 2"
 
 
+@ANYWHERE
 @BOTH
 def test_a_program_that_asks_before_and_after_a_plan_gets_its_own_answers(way):
     ran = []
@@ -430,6 +434,7 @@ def test_a_program_that_asks_before_and_after_a_plan_gets_its_own_answers(way):
 
 
 @BOTH
+@pytest.mark.usefixtures("refusing")
 def test_where_it_is_not_known_what_had_run_no_change_runs_twice(way):
     ran = []
 
@@ -453,6 +458,7 @@ def test_where_it_is_not_known_what_had_run_no_change_runs_twice(way):
     assert results[-1].outcome("change").fault.kind == "maybe_executed"
 
 
+@pytest.mark.usefixtures("refusing")
 def test_without_the_record_a_first_approval_is_asked_for_again(tools, guard, made):
     plan_tool = ibidem.plan_tool(tools, guard, writes=["cancel_order"])
     agent = agent_with(tools, plan_tool, FIND, CANCEL)
@@ -465,6 +471,7 @@ def test_without_the_record_a_first_approval_is_asked_for_again(tools, guard, ma
     assert made.count(("cancel_order", "1")) == 1
 
 
+@ANYWHERE
 @BOTH
 def test_an_answer_to_a_step_that_does_not_ask_again_is_nobody_elses(way):
     """R19: what the step needs has failed meanwhile, and the program asks something else after the plan."""
@@ -520,6 +527,7 @@ def test_a_middleware_that_cannot_be_found_is_said_to_be_so(tools, guard, made, 
     assert "user" in ibidem.plan_tool(tools, guard, approvals=[]).invoke({"steps": [FIND]})
 
 
+@ANYWHERE
 @BOTH
 @pytest.mark.parametrize("words", [("YES", "NO"), ("NO", "YES")])
 def test_of_two_plans_of_one_task_one_asks_and_the_other_is_to_be_submitted_again(way, words):

@@ -11,7 +11,7 @@ import random
 import threading
 
 import pytest
-from adapter_kit import BOTH, Counter, ai, ask, call, forget_tasks, saying, thread
+from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, call, forget_tasks, saying, thread
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -22,9 +22,6 @@ from pydantic import BaseModel, ValidationError
 
 import ibidem
 from ibidem import Guard, Live, Read, Write
-
-WHERE = pytest.mark.parametrize("forget", [lambda: None, forget_tasks], ids=["here", "in another process"])
-"""Where a task is resumed."""
 
 EFFECTS = {"get": Read("k:{key}"), "put": Write("k:{key}"), "pay": Write("k:{key}"), "now": Live()}
 
@@ -110,6 +107,7 @@ MIXED = [
 ]
 
 
+@ANYWHERE
 @BOTH
 def test_what_has_ended_is_not_made_again(way):
     world = World()
@@ -142,6 +140,7 @@ def test_without_a_guard_or_undeclared_the_change_is_made_twice(way):
         assert world.made.runs.count(("put", "a")) == 2
 
 
+@ANYWHERE
 @BOTH
 @pytest.mark.parametrize("slots", [1, 2, None])
 def test_each_of_several_that_ask_has_its_own_answer_and_pays_once(way, slots):
@@ -163,6 +162,7 @@ def test_without_a_guard_the_first_pays_again():
     assert found
 
 
+@ANYWHERE
 @BOTH
 def test_one_that_asks_twice_has_both_answers_and_nothing_else_begins_meanwhile(way):
     world, runs = World(), Counter()
@@ -196,6 +196,7 @@ def test_a_change_that_still_runs_when_somebody_is_asked_is_waited_for():
     assert sorted(world.made.runs) == [("pay", "b"), ("put", "a")]
 
 
+@ANYWHERE
 def test_a_change_that_was_cut_off_is_not_made_again():
     """The loop on which it ran is gone."""
     runs, began = Counter(), threading.Event()
@@ -227,18 +228,21 @@ def test_a_change_that_was_cut_off_is_not_made_again():
 
 
 @BOTH
-def test_in_another_process_all_calls_are_made_again_and_have_their_answers(way):
-    """As they would be without ibidem: nothing is known there of what had ended."""
+@pytest.mark.usefixtures("refusing")
+def test_where_nothing_could_be_saved_all_calls_are_made_again_and_have_their_answers(way, caplog):
+    """As they would be without ibidem: in another process nothing is known of what had ended."""
     world = World()
     graph = ibidem.wrap(node(world.tools, MIXED), Guard(effects=EFFECTS))
     start(way, graph)
     forget_tasks()
     found = ask(way, graph, Command(resume="yes"), thread("t"))
+    assert "could not be saved with the checkpoint" in caplog.text
     assert answers(found)["5"] == "paid yes"
     assert world.made.runs.count(("put", "a")) == 2
     assert world.made.runs.count(("pay", "b")) == 1
 
 
+@ANYWHERE
 @BOTH
 def test_a_task_that_is_replayed_when_all_is_over_runs_anew(way):
     world = World()
@@ -249,6 +253,7 @@ def test_a_task_that_is_replayed_when_all_is_over_runs_anew(way):
     assert world.made.runs.count(("put", "a")) == 2
 
 
+@ANYWHERE
 @BOTH
 def test_a_node_that_fails_begins_anew(way):
     """Whoever runs it again wants it run: what had ended is no answer to a question."""
@@ -272,6 +277,7 @@ def test_a_node_that_fails_begins_anew(way):
     assert world.made.runs.count(("put", "a")) == 2
 
 
+@ANYWHERE
 @BOTH
 def test_a_wrapper_that_asks_for_each_call_is_answered_for_each(way):
     """It asks outside the tool, where the answers are counted for the call all the same."""
@@ -295,6 +301,7 @@ def test_a_wrapper_that_asks_for_each_call_is_answered_for_each(way):
     assert sorted(world.made.runs) == [("put", "a"), ("put", "b"), ("put", "c")]
 
 
+@ANYWHERE
 @BOTH
 def test_commands_and_failures_stand_as_they_were(way):
     runs, world = Counter(), World()
@@ -320,6 +327,7 @@ def test_commands_and_failures_stand_as_they_were(way):
     assert runs.runs == [("note", "n"), ("fails", "f")]
 
 
+@ANYWHERE
 @BOTH
 def test_other_threads_and_later_messages_are_their_own(way):
     world = World()
@@ -359,6 +367,7 @@ def one_by_one(calls):
     return said, state
 
 
+@ANYWHERE
 @pytest.mark.soak
 @BOTH
 def test_random_messages_give_what_their_calls_give_one_by_one(way):
@@ -375,6 +384,7 @@ def test_random_messages_give_what_their_calls_give_one_by_one(way):
         assert sorted(run for run in world.made.runs if run[0] != "get") == sorted(made), (seed, calls)
 
 
+@ANYWHERE
 @BOTH
 def test_an_answer_that_is_refused_leaves_the_question_and_what_had_ended(way):
     """R18: a value that does not match the interrupt's schema fails the run, and the same question is answered again."""
@@ -424,8 +434,8 @@ class Stuck(InMemorySaver):
         await super().aput_writes(config, writes, *args)
 
 
-@WHERE
-def test_an_answer_to_a_question_that_is_over_is_nobody_elses(forget):
+@ANYWHERE
+def test_an_answer_to_a_question_that_is_over_is_nobody_elses():
     """R19: A has paid and B has asked, but the run is cancelled before that is saved, and A's question is shown again."""
     world, saver = World(), Stuck()
     plain = node(world.tools, [call("pay", {"key": key}, key) for key in "ab"])
@@ -442,7 +452,6 @@ def test_an_answer_to_a_question_that_is_over_is_nobody_elses(forget):
         running.cancel()
         await asyncio.wait([running])
         saver.is_stuck = False
-        forget()
         assert shown(graph) == [{"pay": "a"}]
         await graph.ainvoke(Command(resume="yes to a"), thread("t"))
         assert shown(graph) == [{"pay": "b"}]
@@ -476,6 +485,7 @@ async def interrupted_by_cancelling(seed, run, turns):
     raise AssertionError("it does not end")
 
 
+@ANYWHERE
 @pytest.mark.soak
 def test_whenever_a_run_is_cancelled_no_change_is_made_twice_and_no_answer_is_anothers():
     seeds = 25 if os.environ.get("IBIDEM_SOAK") else 2

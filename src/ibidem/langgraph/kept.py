@@ -25,6 +25,9 @@ from ibidem.core.turns import State
 from ibidem.plan.resuming import Attempt
 from ibidem.plan.scratchpad import CHECKPOINTER
 
+SOON = 0.1
+"""Seconds that a question waits for changes that run beside it: what has not ended by then is saved as begun, and then anew."""
+
 
 class Gave(NamedTuple):
     """What a call gave its node."""
@@ -74,7 +77,12 @@ class Written:
         output, told = outcome.value
         try:
             kind, text = self._serde.dumps_typed(output)
-            return [kind, text, told] if self._serde.loads_typed((kind, text)) == output else None
+            again = self._serde.loads_typed((kind, text))
+            return (
+                [kind, text, told]
+                if type(again) is type(output) and self._serde.dumps_typed(again)[1] == text
+                else None
+            )
         except Exception:  # whatever a value of the user's, or its class, may raise
             return None
 
@@ -105,6 +113,9 @@ class Kept:
             for number in range(len(calls))
             if (each := attempt.again(_unit(number), None)) is not None
         }
+        if attempt.is_unknown:
+            changes = [number for number, each in enumerate(effects) if not each.repeatable]
+            known = {**dict.fromkeys(changes, Begun(None)), **known}
         begun = {number: each for number, each in known.items() if isinstance(each, Begun)}
         self._running = {number: each.over for number, each in begun.items() if each.over is not None and each.goes_on}
         """Calls that still run, left behind by another one of their node, which asked: what tells of their end."""
@@ -115,6 +126,9 @@ class Kept:
         self.asker = int(asker[0]) if asker is not None and int(asker[0]) not in known else None
         """The number of the call whose question was shown: it goes first, or another that asks would end the attempt."""
         self._first, self._first_on_loop = threading.Event(), asyncio.Event()
+        self._is_new = attempt.unsaved is None
+        """Whether nothing has to be saved before a call is made."""
+        self._saving, self._saving_on_loop = threading.Lock(), asyncio.Lock()
         self._is_over = False
         """Whether the attempt has ended, or is about to: what has not begun begins in the next."""
 
@@ -162,6 +176,9 @@ class Kept:
             What became of a call that still ran when the attempt began; None: make it.
         """
         number = self._numbers[id(call)]
+        if not self._is_new:
+            with self._saving:
+                self._attempt.save()
         if self.asker is not None and number != self.asker:
             self._first.wait()
         return self._begin(number)
@@ -169,6 +186,9 @@ class Kept:
     async def abefore(self, call: Any) -> Gave | Begun | None:
         """Do the same on the running loop."""
         number = self._numbers[id(call)]
+        if not self._is_new:
+            async with self._saving_on_loop:
+                await self._attempt.asave()
         if self.asker is not None and number != self.asker:
             await self._first_on_loop.wait()
         if number in self._running:
@@ -215,18 +235,32 @@ class Kept:
             shown = next((number for number, raised in self._raised.items() if raised is flow), None)
             if shown is not None:
                 self._attempt.shown(_unit(shown), flow)
-        elif flow is None or (isinstance(flow, Exception) and not is_refused_answer(flow)):
-            self._attempt.finish()
+        elif flow is not None and is_refused_answer(flow):
+            self._attempt.stop()
+        elif flow is None or isinstance(flow, Exception):
+            self._attempt.finish(is_last=True)
             if flow is not None or not self._attempt.has_asked:
                 self._attempt.forget()  # but not what the graph has not saved yet: a run cancelled now has asked already
 
     def save(self) -> None:
-        """Save what a resume is to know, if somebody was asked."""
+        """Save what a later attempt is to know, if there is anything."""
         self._attempt.save()
 
     async def asave(self) -> None:
-        """Do the same on an event loop."""
+        """Do the same on an event loop, where calls may still run that the question has left behind."""
+        if self._attempt.unsaved is None:
+            return
+        changing = [over for number, over in self._overs.items() if over and not self._effects[number].repeatable]
+        if changing:
+            await asyncio.wait(changing, timeout=SOON)
+            self._attempt.note()
         await self._attempt.asave()
+
+    async def alate(self) -> None:
+        """Save what a call has given that the question has left behind."""
+        if self._is_over and self._attempt.is_current:
+            self._attempt.note()
+            await self._attempt.asave()
 
 
 def _unit(number: int) -> tuple[str, int]:

@@ -153,6 +153,7 @@ class GuardedNode(PlainToolNode):
             with kept.around(call, tool_runtime):
                 output = await super()._arun_one(call, input_type, tool_runtime)
         kept.keep(call, output, place.state if place is not None else "done")
+        await kept.alate()
         return output
 
     def _place(self, call: Any, tool_runtime: Any) -> Place | None:

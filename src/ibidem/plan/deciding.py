@@ -9,7 +9,7 @@ from typing import Any
 
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Live, Pure, Read
-from ibidem.core.faults import CallTimeout, Fault, is_interrupt
+from ibidem.core.faults import CallTimeout, Fault, is_interrupt, is_refused_answer
 from ibidem.core.runtime import Runtime
 from ibidem.plan.checking import Prepared
 from ibidem.plan.drawing import Row
@@ -180,6 +180,8 @@ class Deciding:
             index, element, flow = min(self._flows, key=lambda each: (not is_interrupt(each[2]), *each[:2]))
             if self._attempt is not None and is_interrupt(flow):
                 self._attempt.shown((self.prepared.steps[index].id, element), flow)
+            elif self._attempt is not None and is_refused_answer(flow):
+                self._attempt.stop()
             raise flow
         if self._attempt is not None:
             self._attempt.finish()
@@ -195,7 +197,7 @@ class Deciding:
         )
 
     def save(self) -> None:
-        """Save what a resume is to know, if somebody was asked."""
+        """Save what a later attempt is to know, if there is anything."""
         if self._attempt is not None:
             self._attempt.save()
 

@@ -56,7 +56,6 @@ _TOLD = [each.name for each in fields(Fault) if each.name != "exception"]
 class Done(NamedTuple):
     """A call that is not made again."""
 
-    element: int
     arguments: Any
     outcome: Outcome
     harmless: bool = False
@@ -68,8 +67,8 @@ class Record:
     """What is known of a plan that was begun in a task."""
 
     form: Form
-    done: dict[str, list[Done]] = field(default_factory=dict)
-    """By step."""
+    done: dict[Unit, Done] = field(default_factory=dict)
+    """What has ended and, as `maybe_executed`, what was begun."""
     elements: dict[str, list[Any]] = field(default_factory=dict)
     """By mapped step that may change something: what it goes over, since it was begun first."""
     asker: Unit | None = None
@@ -86,16 +85,20 @@ class Record:
     """How many questions the task had asked before the plan began."""
     questions: dict[Unit, Any] = field(default_factory=dict)
     """What calls asked before they were made, to tell whether an answer is to the same question."""
+    is_cut: bool = False
+    """Whether it was run further in another process, and nothing is known of how far it came."""
+    is_running: bool = True
+    """Whether it may come further than is known of it when it is written."""
 
     def write(self) -> dict[str, Any]:
         """Make the record plain, but for what it asked, which the checkpointer can write; calls may end meanwhile."""
-        done = {step: [each for each in map(self._one, list(ended)) if each] for step, ended in list(self.done.items())}
+        done = [each for each in (self._one(*ended) for ended in list(self.done.items())) if each]
         elements, questions = {}, []
         for step, held in list(self.elements.items()):
             try:
                 elements[step] = encode(held)
             except NotEncoded as problem:
-                done[step] = [[-1, encode(None), self.form.write(_lost(problem))]]
+                done.append([step, -1, encode(None), self.form.write(_lost(problem))])
         for unit, asked in list(self.questions.items()):
             with contextlib.suppress(NotEncoded):  # then it is asked again
                 questions.append([*unit, encode(asked)])
@@ -108,26 +111,29 @@ class Record:
             "asker": asker,
             "question": self.question,
             "numbers": numbers,
+            "is_cut": self.is_cut or self.is_running,
         }
 
-    def _one(self, done: Done) -> list[Any] | None:
+    def _one(self, unit: Unit, done: Done) -> list[Any] | None:
         try:
-            return [done.element, encode(done.arguments), self.form.write(done.outcome)]
+            return [*unit, encode(done.arguments), self.form.write(done.outcome)]
         except NotEncoded as problem:  # a change is known by its place
-            return None if done.harmless else [done.element, encode(None), self.form.write(_lost(problem))]
+            return None if done.harmless else [*unit, encode(None), self.form.write(_lost(problem))]
 
     @classmethod
     def read(cls, written: Mapping[str, Any], form: Form) -> Record:
         """Read what `write` wrote."""
         done = {
-            step: [Done(element, decode(arguments), form.read(outcome)) for element, arguments, outcome in ended]
-            for step, ended in written["done"].items()
+            (step, element): Done(decode(arguments), form.read(outcome))
+            for step, element, arguments, outcome in written["done"]
         }
         elements = {step: decode(held) for step, held in written["elements"].items()}
         asker = None if written["asker"] is None else (written["asker"][0], written["asker"][1])
         questions = {(step, element): decode(asked) for step, element, asked in written["questions"]}
         offset, found, used, base = written["numbers"]
-        return cls(form, done, elements, asker, written["question"], offset, found, used, base, questions)
+        return cls(
+            form, done, elements, asker, written["question"], offset, found, used, base, questions, written["is_cut"]
+        )
 
 
 def _lost(problem: NotEncoded) -> Outcome:

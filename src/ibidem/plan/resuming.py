@@ -29,7 +29,7 @@ from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
 from ibidem.core.faults import Fault
 from ibidem.plan.records import PLAIN, Done, Form, Record, Unit
-from ibidem.plan.saving import Saved, Saver
+from ibidem.plan.saving import Saved, Saver, told
 from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, asked_last, is_pending, values_of
 from ibidem.plan.scratchpad import asked as asked_of
 from ibidem.plan.tasks import KEPT, key_of
@@ -48,7 +48,8 @@ class Attempt:
         self._fields = {each.name: getattr(pad, each.name) for each in fields(pad)}
         self._taken = 0
         self._next_answer = 0
-        self._unsaved: tuple[Saver, Saved] | None = None
+        self.unsaved: tuple[Saver, Saved] | None = None
+        """What is to be saved next."""
         with KEPT.lock:
             task = KEPT.task(configurable)
             if task.pad is not pad:
@@ -75,10 +76,11 @@ class Attempt:
             answers = len(pad.resume) - asked + is_pending(pad.get_null_resume)
             self._record.found = max(answers, 1) if task.is_lost else answers
         had = pad.resume[: self._record.base + self._record.used]
-        if (
-            self.is_known and had
-        ):  # each attempt writes the answers that were had, or they are gone; a new one may be refused
+        if self.is_known and had:  # each attempt writes those that were had, or they are gone; a new one may be refused
             configurable[SEND]([("__resume__", had)])
+        record.is_running = True
+        if task.version:
+            self.note()
 
     @classmethod
     def here(cls, shape: Any, form: Form = PLAIN) -> Attempt | None:
@@ -98,6 +100,16 @@ class Attempt:
         return self._record.found
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether calls that are not known to have ended may have been made."""
+        return self._record.is_cut or self._record.found > 0
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the task has not been begun anew since."""
+        return self._task.pad is self._pad
+
+    @property
     def has_asked(self) -> bool:
         """Whether a question of it was shown."""
         return bool(self._record.question)
@@ -110,10 +122,8 @@ class Attempt:
     def again(self, unit: Unit, arguments: Any) -> Outcome | None:
         """Give what a call that must not run twice has given already."""
         is_fixed = unit[1] < 0 or unit[0] in self._record.elements
-        for done in self._record.done.get(unit[0], ()):
-            if done.element == unit[1] and (is_fixed or same(done.arguments, arguments) is not False):
-                return done.outcome
-        return None
+        done = self._record.done.get(unit)
+        return done.outcome if done and (is_fixed or same(done.arguments, arguments) is not False) else None
 
     def elements(self, step: str) -> list[Any] | None:
         """Give what a mapped step that may change something goes over; None: it has not begun."""
@@ -130,8 +140,7 @@ class Attempt:
             return
         if isinstance(effect, Live) and outcome.failed:
             return
-        done = Done(unit[1], arguments, outcome, isinstance(effect, (Pure, Read, Live)))
-        self._record.done.setdefault(unit[0], []).append(done)
+        self._record.done[unit] = Done(arguments, outcome, isinstance(effect, (Pure, Read, Live)))
 
     def _has_ended(self, unit: Unit) -> bool:
         """Note that a call has ended; true if it was the asker, which has its answers now."""
@@ -151,20 +160,21 @@ class Attempt:
         """
         if over:
             self._has_ended(unit)
-        self._record.done[unit[0]] = [Done(unit[1], None, outcome)]
+        self._record.done[unit] = Done(None, outcome)
 
     def unsettle(self, unit: Unit) -> None:
         """Let a call run again that has not ended after all."""
-        self._record.done.pop(unit[0], None)
+        self._record.done.pop(unit, None)
 
     def forget(self) -> None:
         """Let nothing be known any more, because nothing of it will be resumed."""
         with KEPT.lock:
-            self._task.records.pop(self._key, None)
+            self._task.forget(self._key)
+        self.stop()
 
     def cut(self, unit: Unit, fault: Fault) -> None:
         """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
-        self._record.done.setdefault(unit[0], []).append(Done(unit[1], None, Outcome(fault=fault)))
+        self._record.done[unit] = Done(None, Outcome(fault=fault))
 
     def still_asks(self, unit: Unit, question: Any) -> bool:
         """Note what a call asks before it is made; false: an answer that is there was given to another question."""
@@ -185,20 +195,35 @@ class Attempt:
             self._drop()
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
+        self._task.asked = told(flow.args[0] if flow.args else ())
+        self._record.is_running = False
+        self.note()
+
+    def stop(self) -> None:
+        """Note that nothing more is done in this attempt, but for what was begun."""
+        self._record.is_running = False
+        if self._task.version:
+            self.note()
+
+    def note(self) -> None:
+        """Let what is known be saved next."""
         saver = Saver.here(self._config["configurable"])
         if saver is not None:
             with KEPT.lock:
-                self._unsaved = saver, self._task.save(saver.task, flow)
+                self.unsaved = saver, self._task.save(saver.task)
 
     def save(self) -> None:
-        """Save what is known where the graph is resumed from, if a question was shown."""
-        unsaved, self._unsaved = self._unsaved, None
+        """Save where the graph is resumed from what is known, if it is to be known there.
+
+        It is when a question was shown, when the task is resumed, before anything is done, and when a plan of it is over.
+        """
+        unsaved, self.unsaved = self.unsaved, None
         if unsaved is not None:
             unsaved[0].put(unsaved[1])
 
     async def asave(self) -> None:
         """Do the same on an event loop."""
-        unsaved, self._unsaved = self._unsaved, None
+        unsaved, self.unsaved = self.unsaved, None
         if unsaved is not None:
             await unsaved[0].aput(unsaved[1])
 
@@ -215,12 +240,20 @@ class Attempt:
         with KEPT.lock:
             self._count(len(pad.resume) - asked_of(pad))
 
-    def finish(self) -> None:
-        """Let what the program asks after the plan have the answers after those of the plan."""
+    def finish(self, *, is_last: bool = False) -> None:
+        """Let what the program asks after the plan have the answers after those of the plan.
+
+        Args:
+            is_last: Whether the task asks nothing after it.
+        """
         self._drop()
         with KEPT.lock:
             if self._task.asks == self._key:
                 self._task.asks = None
+            if self._task.asks is None and not is_last:
+                self._task.asked = None
+        if not is_last:
+            self.stop()
 
     def _claim(self) -> int:
         """Number a question that has no answer yet.

@@ -36,6 +36,7 @@ def run(plan: Plan, prepared: Prepared, options: Options) -> Result:
     """Run a plan for a synchronous caller: in its own thread, and in others what runs beside that."""
     crew = Threads()
     going = Run(prepared, options, BLOCKING, crew)
+    going.save()
     first = going.start()
     if first is not None:
         try:
@@ -59,6 +60,7 @@ async def arun(plan: Plan, prepared: Prepared, options: Options) -> Result:
     """Run a plan on an event loop."""
     crew = Tasks()
     going = Run(prepared, options, ASYNCIO, crew)
+    await going.asave()
     first = going.start()
     if first is not None:
         crew.spawn(going.work(first))
@@ -223,7 +225,7 @@ class Run(Deciding):
             return again
         effect = callee.effect
         harmless = isinstance(effect, (Pure, Read, Live))
-        if attempt.answers and not harmless and not self._is_unbegun(attempt):
+        if attempt.is_unknown and not harmless and not self._is_unbegun(attempt):
             message = "The plan was interrupted, and what it had done by then is not known any more."
             return Outcome(fault=Fault(RuntimeError(message), "tool_error", message).as_unknown())
         given = arguments
@@ -238,14 +240,17 @@ class Run(Deciding):
                         attempt.keep(unit, given, effect, allowed)
                         return allowed
                     arguments = allowed
+                if not harmless:
+                    attempt.settle(unit, Outcome(fault=_begun()), over=False)
                 outcome = await callee(arguments, self._runtime)
             except AnotherAsks as problem:
                 outcome = Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
             except BaseException as flow:
                 if not (hidden and is_interrupt(flow)):
-                    if not (harmless or isinstance(flow, Exception)):  # it was cancelled, and may have been carried out
-                        message = "The plan was cancelled while it ran."
-                        attempt.cut(unit, Fault(RuntimeError(message), "cancelled", message).as_unknown())
+                    if not harmless and isinstance(
+                        flow, Exception
+                    ):  # else it was cancelled, and may have been carried out
+                        attempt.unsettle(unit)
                     raise
                 outcome = None
         if outcome is None:  # it asks a person, so it is to know that others were asked before
@@ -261,7 +266,7 @@ class Run(Deciding):
         """
         approve = self._options.approve
         guarded = getattr(approve, "guards", None)
-        if approve is None or guarded is None or attempt.answers > 1:
+        if approve is None or guarded is None or attempt.answers != 1:
             return False
         changing = [c for c in self.prepared.callees if not isinstance(c.effect, (Pure, Read, Live))]
         return all(guarded(callee.name) for callee in changing)
@@ -291,3 +296,9 @@ class Run(Deciding):
         if skipped is None:
             return None  # it waited for what was skipped, and does without its result
         return self._end(index, "skipped", Outcome(), skipped.root or skipped.id, calls=0)
+
+
+def _begun() -> Fault:
+    """Make what is said of a change that was begun, until it has ended."""
+    message = "It was begun before the plan was interrupted, and had not ended by then."
+    return Fault(RuntimeError(message), "cancelled", message).as_unknown()

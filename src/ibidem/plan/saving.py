@@ -29,8 +29,8 @@ class Saved(NamedTuple):
     """Counts how often the task has asked."""
     token: str
     """No other has it."""
-    asked: list[Any]
-    """What was asked: the id and the value of each interrupt."""
+    asked: list[Any] | None
+    """What was asked last: the id and the value of each interrupt. None: whatever is asked now, no plan of it had asked that."""
     asks: str | None
     """The record that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
     records: Mapping[str, Any]
@@ -40,8 +40,8 @@ class Saved(NamedTuple):
         """Find what was saved last of the task that runs here.
 
         Returns:
-            It, and whether what is answered now is something that was asked as one of them was saved: a run that is cancelled
-            may leave the last one behind, and its question not. Otherwise the task has asked since, and knows more.
+            It, and whether it tells all: unless the program has asked since, what is answered now was asked when something of
+            the task was saved. (A run that is cancelled leaves what it saved behind, but not its question.)
         """
         task, found = configurable.get(TASK), []
         for _, channel, value in pending_writes(pad):
@@ -51,8 +51,9 @@ class Saved(NamedTuple):
             return None
         last, asked = max(found, key=lambda each: each["version"]), told(asked_last(pad, task) or ())
         if last.get("form") == _FORM:
-            return cls(*(last[name] for name in cls._fields)), any(each["asked"] == asked for each in found)
-        return cls(str(task), last["version"], secrets.token_hex(8), [], None, {}), False  # another ibidem saved it
+            saved = cls(*(last[name] for name in cls._fields))
+            return saved, saved.asked is None or any(each["asked"] == asked for each in found)
+        return cls(str(task), last["version"], secrets.token_hex(8), [], None, {}), False  # of another ibidem
 
 
 def told(interrupts: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ibidem.core import forks
 from ibidem.plan.records import Form, Record
-from ibidem.plan.saving import Saved, told
+from ibidem.plan.saving import Saved
 from ibidem.report.events import logger
 from ibidem.stores.codec import encode
 
@@ -33,9 +33,12 @@ class Task:
     """The questions of plans that the attempt has counted."""
     asks: str | None = None
     """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
-    saved: Mapping[str, Any] = field(default_factory=dict)
+    asked: list[Any] | None = field(default_factory=list)
+    """What it asked last, as it is saved."""
+    saved: dict[str, Any] = field(default_factory=dict)
     """Records as they were saved, until their plans are begun."""
     version: int = 0
+    """How often it was saved."""
     tokens: set[str] = field(default_factory=set)
     """Of what was saved of it here, or had from there: what is known here is not older."""
     is_lost: bool = False
@@ -48,10 +51,10 @@ class Task:
         if saved is None or saved.token in self.tokens:
             return
         self.records, self.saved, self.asks, self.is_lost = {}, {}, None, not is_whole
-        self.version = saved.version
+        self.version, self.asked = saved.version, saved.asked
         self.tokens.add(saved.token)
-        if not self.is_lost:
-            self.saved, self.asks = saved.records, saved.asks
+        if is_whole:
+            self.saved, self.asks = dict(saved.records), saved.asks
 
     def known(self, key: str, form: Form) -> Record | None:
         """Give the record of a plan; None: it has not been begun."""
@@ -63,12 +66,16 @@ class Task:
                 self.is_lost = True
         return self.records.get(key)
 
-    def save(self, task: str, flow: BaseException) -> Saved:
-        """Give what is to be saved of it, as it asks."""
+    def forget(self, key: str) -> None:
+        """Let nothing be known of a plan."""
+        self.records.pop(key, None)
+        self.saved.pop(key, None)
+
+    def save(self, task: str) -> Saved:
+        """Give what is to be saved of it."""
         self.version += 1
         records = {**self.saved, **{key: record.write() for key, record in self.records.items()}}
-        asked = told(flow.args[0] if flow.args else ())
-        saved = Saved(task, self.version, secrets.token_hex(8), asked, self.asks, records)
+        saved = Saved(task, self.version, secrets.token_hex(8), self.asked, self.asks, records)
         self.tokens.add(saved.token)
         return saved
 
