@@ -12,6 +12,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
@@ -59,6 +60,21 @@ def node_graph(node: Any, **compiled: Any) -> Any:
     builder.add_node("tools", node)
     builder.add_edge(START, "tools")
     return builder.compile(**compiled)
+
+
+def in_a_node(way: str, build: Callable[[], Any], guard: Any, **options: Any) -> tuple[Any, list[Any]]:
+    """A graph whose node runs a plan, and the results that come of it."""
+    results: list[Any] = []
+
+    def node(state: Any) -> Any:
+        results.append(build().run(guard, **options))
+        return {}
+
+    async def anode(state: Any) -> Any:
+        results.append(await build().arun(guard, **options))
+        return {}
+
+    return node_graph(node if way == "sync" else anode, checkpointer=InMemorySaver()), results
 
 
 def turn(way: str, graph: Any, *calls: dict[str, Any], config: Any = None) -> list[ToolMessage]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated
 
 import pytest
-from adapter_kit import ANYWHERE, BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread, wait
+from adapter_kit import ANYWHERE, BOTH, ai, ask, call, forget_tasks, in_a_node, node_graph, saying, thread, wait
 from langchain_core.callbacks import CallbackManagerForToolRun
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
@@ -180,17 +180,7 @@ def test_a_plan_tool_that_is_run_without_being_invoked_sees_what_stands_around(w
 
 def resumed(way, build, effects, between=lambda: None, **options):
     """Run a plan in a node, say yes to whatever it asks, and give its last result."""
-    guard, results = Guard(effects=effects), []
-
-    def node(state):
-        results.append(build().run(guard, **options))
-        return {}
-
-    async def anode(state):
-        results.append(await build().arun(guard, **options))
-        return {}
-
-    graph = node_graph(node if way == "sync" else anode, checkpointer=InMemorySaver())
+    graph, results = in_a_node(way, build, Guard(effects=effects), **options)
     state = ask(way, graph, {"messages": []}, thread("t"))
     for _ in range(9):
         if "__interrupt__" not in state:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from adapter_kit import ANYWHERE, BOTH, ai, ask, call, forget_tasks, node_graph, saying, thread
+from adapter_kit import ANYWHERE, BOTH, ai, ask, call, forget_tasks, in_a_node, node_graph, saying, thread
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -312,24 +312,6 @@ def test_an_approval_is_not_for_what_has_changed_meanwhile(tools, guard, made):
 
 
 # -- steps that ask people themselves ---------------------------------------------------------------------------------
-
-
-def in_a_node(way, build, guard, **options):
-    """A graph whose node runs a plan."""
-    results = []
-
-    def node(state):
-        results.append(build().run(guard, **options))
-        return {}
-
-    async def anode(state):
-        results.append(await build().arun(guard, **options))
-        return {}
-
-    builder = StateGraph(MessagesState)
-    builder.add_node("plan", node if way == "sync" else anode)
-    builder.add_edge(START, "plan")
-    return builder.compile(checkpointer=InMemorySaver()), results
 
 
 @ANYWHERE
