@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ibidem.core.equality import same
 from ibidem.plan.scratchpad import CHECKPOINTER, TASK, asked_last, pending_writes
 from ibidem.report.events import logger
 
@@ -50,10 +51,10 @@ class Saved(NamedTuple):
         if not found:
             return None
         last, asked = max(found, key=lambda each: each["version"]), told(asked_last(pad, task) or ())
-        if last.get("form") == _FORM:
-            saved = cls(*(last[name] for name in cls._fields))
-            return saved, saved.asked is None or any(each["asked"] == asked for each in found)
-        return cls(str(task), last["version"], secrets.token_hex(8), [], None, {}), False  # of another ibidem
+        if last["form"] != _FORM:  # of another ibidem
+            return cls(str(task), last["version"], secrets.token_hex(8), [], None, {}), False
+        saved = cls(*(last[name] for name in cls._fields))
+        return saved, saved.asked is None or any(same(each["asked"], asked) is not False for each in found)
 
 
 def told(interrupts: Any) -> list[Any]:
