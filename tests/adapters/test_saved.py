@@ -319,8 +319,8 @@ def test_a_checkpointer_that_refuses_keeps_nobody_from_being_asked(way, caplog):
     caplog.set_level(logging.WARNING)
     ran = Counter()
     graph = ibidem.wrap(node_graph(two_that_ask(ran), checkpointer=InMemorySaver()), Guard(effects=GUARD))
-    state = ask(way, graph, {"messages": [MESSAGE]}, thread("t"))
+    ask(way, graph, {"messages": [MESSAGE]}, thread("t"))
     for _ in range(2):
-        state = ask(way, graph, Command(resume="yes"), thread("t"))
+        ask(way, graph, Command(resume="yes"), thread("t"))
     assert sorted(ran.runs) == ["a", "b", "put"], "this process knows"
     assert "could not be saved with the checkpoint" in caplog.text
