@@ -14,7 +14,6 @@ from ibidem.core import forks
 from ibidem.plan.records import Form, Record
 from ibidem.plan.saving import Saved
 from ibidem.report.events import logger
-from ibidem.stores.codec import encode
 
 TASKS = 256
 """Tasks that are kept in this process."""
@@ -111,4 +110,4 @@ def key_of(shape: Any, number: int) -> str:
         shape: What tells it from others: strings, numbers and tuples of them.
         number: How many of that shape came before it.
     """
-    return blake2b(encode((shape, number)), digest_size=16).hexdigest()
+    return blake2b(repr((shape, number)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
