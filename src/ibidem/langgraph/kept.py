@@ -233,7 +233,9 @@ class Kept:
         self._is_over = True
         if flow is not None and is_interrupt(flow):
             shown = next((number for number, raised in self._raised.items() if raised is flow), None)
-            if shown is not None:
+            if shown is None:
+                self._attempt.stop()
+            else:
                 self._attempt.shown(_unit(shown), flow)
         elif flow is not None and is_refused_answer(flow):
             self._attempt.stop()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from ibidem.core.call import Outcome
+from ibidem.core.equality import same
 from ibidem.core.faults import Fault
 from ibidem.stores.codec import NotEncoded, decode, encode
 
@@ -53,6 +55,19 @@ PLAIN: Form = Plain()
 _TOLD = [each.name for each in fields(Fault) if each.name != "exception"]
 
 
+class Digest(bytes):
+    """What is saved of arguments: enough to tell them from others."""
+
+    @classmethod
+    def of(cls, arguments: Any) -> Digest:
+        """Make it.
+
+        Raises:
+            NotEncoded: They are no plain values.
+        """
+        return cls(blake2b(encode(arguments), digest_size=16).digest())
+
+
 class Done(NamedTuple):
     """A call that is not made again."""
 
@@ -60,6 +75,14 @@ class Done(NamedTuple):
     outcome: Outcome
     harmless: bool = False
     """Whether it may be made again where what it gave is not known."""
+
+    def fits(self, arguments: Any) -> bool:
+        """Whether it was a call with these arguments, as far as that can be told."""
+        if not isinstance(self.arguments, Digest):
+            return same(self.arguments, arguments) is not False
+        with contextlib.suppress(NotEncoded):
+            return self.arguments == Digest.of(arguments)
+        return False
 
 
 @dataclass(slots=True)
@@ -98,7 +121,7 @@ class Record:
             try:
                 elements[step] = encode(held)
             except NotEncoded as problem:
-                done.append([step, -1, encode(None), self.form.write(_lost(problem))])
+                done.append([step, -1, b"", self.form.write(_lost(problem))])
         for unit, asked in list(self.questions.items()):
             with contextlib.suppress(NotEncoded):  # then it is asked again
                 questions.append([*unit, encode(asked)])
@@ -116,15 +139,16 @@ class Record:
 
     def _one(self, unit: Unit, done: Done) -> list[Any] | None:
         try:
-            return [*unit, encode(done.arguments), self.form.write(done.outcome)]
+            arguments = done.arguments if isinstance(done.arguments, Digest) else Digest.of(done.arguments)
+            return [*unit, bytes(arguments), self.form.write(done.outcome)]
         except NotEncoded as problem:  # a change is known by its place
-            return None if done.harmless else [*unit, encode(None), self.form.write(_lost(problem))]
+            return None if done.harmless else [*unit, b"", self.form.write(_lost(problem))]
 
     @classmethod
     def read(cls, written: Mapping[str, Any], form: Form) -> Record:
         """Read what `write` wrote."""
         done = {
-            (step, element): Done(decode(arguments), form.read(outcome))
+            (step, element): Done(Digest(arguments), form.read(outcome))
             for step, element, arguments, outcome in written["done"]
         }
         elements = {step: decode(held) for step, held in written["elements"].items()}

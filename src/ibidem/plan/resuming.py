@@ -123,7 +123,7 @@ class Attempt:
         """Give what a call that must not run twice has given already."""
         is_fixed = unit[1] < 0 or unit[0] in self._record.elements
         done = self._record.done.get(unit)
-        return done.outcome if done and (is_fixed or same(done.arguments, arguments) is not False) else None
+        return done.outcome if done and (is_fixed or done.fits(arguments)) else None
 
     def elements(self, step: str) -> list[Any] | None:
         """Give what a mapped step that may change something goes over; None: it has not begun."""
