@@ -33,6 +33,7 @@ from ibidem.plan.saving import Saved, Saver, told
 from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, asked_last, is_pending, values_of
 from ibidem.plan.scratchpad import asked as asked_of
 from ibidem.plan.tasks import KEPT, key_of
+from ibidem.report.events import logger
 
 submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
 """The id of the tool call by which a model submitted the plan that begins here."""
@@ -79,7 +80,8 @@ class Attempt:
         if self.is_known and had:  # each attempt writes those that were had, or they are gone; a new one may be refused
             configurable[SEND]([("__resume__", had)])
         record.is_running = True
-        if task.version:
+        self._resumes = task.version > 0
+        if self._resumes:
             self.note()
 
     @classmethod
@@ -219,13 +221,27 @@ class Attempt:
         """
         unsaved, self.unsaved = self.unsaved, None
         if unsaved is not None:
-            unsaved[0].put(unsaved[1])
+            saver, saved = unsaved
+            saver.put(saved)
+            if self._resumes and not saver.is_alone(saved):
+                self._give_way()
+            self._resumes = False
 
     async def asave(self) -> None:
         """Do the same on an event loop."""
         unsaved, self.unsaved = self.unsaved, None
         if unsaved is not None:
-            await unsaved[0].aput(unsaved[1])
+            saver, saved = unsaved
+            await saver.aput(saved)
+            if self._resumes and not await saver.ais_alone(saved):
+                self._give_way()
+            self._resumes = False
+
+    def _give_way(self) -> None:
+        """Change nothing that another process may change, which resumes the same task at the same time."""
+        logger.warning("a task is resumed twice at the same time: what it has not done yet, this run does not do")
+        with KEPT.lock:
+            self._task.cut()
 
     def _drop(self) -> None:
         """Let the answer of an asker that did not come to ask again, since something it needs failed, be nobody's."""

@@ -42,6 +42,8 @@ class Task:
     """Of what was saved of it here, or had from there: what is known here is not older."""
     is_lost: bool = False
     """Whether nothing is known of it but that there is something to know."""
+    is_cut: bool = False
+    """Whether somebody else runs it too."""
 
     def begin(self, pad: Any, configurable: Mapping[str, Any]) -> None:
         """Begin an attempt, with what was saved if it is news."""
@@ -59,7 +61,8 @@ class Task:
         """Give the record of a plan; None: it has not been begun."""
         if key in self.saved and key not in self.records:
             try:
-                self.records[key] = Record.read(self.saved[key], form)
+                self.records[key] = record = Record.read(self.saved[key], form)
+                record.is_cut |= self.is_cut
             except Exception:  # whatever it is, it was not written here
                 logger.warning("what was saved of a plan when it asked a person cannot be read", exc_info=True)
                 self.is_lost = True
@@ -69,6 +72,12 @@ class Task:
         """Let nothing be known of a plan."""
         self.records.pop(key, None)
         self.saved.pop(key, None)
+
+    def cut(self) -> None:
+        """Note that somebody else runs it too: what is not known to have ended, another one may do."""
+        self.is_cut = True
+        for record in self.records.values():
+            record.is_cut = True
 
     def save(self, task: str) -> Saved:
         """Give what is to be saved of it."""
