@@ -155,6 +155,7 @@ BAD = {
     "truth as a user": (lambda: Guard().bind(user=True), ValueError, "does not name a user"),
     "nothing touched": (lambda: Guard().touch(), TypeError, "touch('*') for everything"),
     "touched by one text in a tuple of numbers": (lambda: Guard().touch(("order", 42)), ValueError, "tuple of texts"),
+    "touched by a template": (lambda: Guard().touch("order:{id}"), ValueError, "such as 'order:42'"),
     # decorators
     "decorated class": (lambda: Read()(StructuredTool), TypeError, "declares a function or a tool"),
     "decorated number": (lambda: Read()(5), TypeError, "declares a function or a tool"),
@@ -169,6 +170,14 @@ def test_bad_input_says_what_to_do_instead(what):
         do()
     assert advice in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_advice_about_a_second_guard_can_be_followed():
+    wrapped = ibidem.wrap(get, Guard(reads=["get"]))
+    other = ibidem.guard_of(wrapped).replace(timeout=5)
+    with pytest.raises(ValueError, match=r"wrap the original .* with ibidem\.guard_of\(\.\.\.\)\.replace\(\.\.\.\)"):
+        ibidem.wrap(wrapped, other)
+    assert ibidem.guard_of(ibidem.wrap(get, other)) is other
 
 
 def test_a_failed_wrap_leaves_everything_alone():
