@@ -189,6 +189,9 @@ def test_numbers_stand_to_the_right():
 def test_an_empty_table_says_so():
     assert "nothing yet" in Guard().entries()._repr_html_()
     assert strange(Guard().entries()._repr_html_()) == []
+    for empty in (Guard().stats(), Guard().last_turn()):
+        assert "nothing yet" not in repr(empty) + empty._repr_html_(), "the sentence has said so"
+    assert repr(Guard().stats()) == "ibidem: no calls yet"
 
 
 def test_colours_are_the_page_s_own():

@@ -78,7 +78,7 @@ class Summary(Rows[Ended]):
             rows = [
                 [r.number or "", *row[:2], after, *row[2:]] for r, after, row in zip(self.rows, said, rows, strict=True)
             ]
-        return Table(str(self), heads, rows)
+        return Table(str(self), heads, rows, empty="")
 
     def _repr_html_(self) -> str:
         """Draw the order of the calls, without the arrows that others imply, and each call in a row."""
