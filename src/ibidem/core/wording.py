@@ -26,7 +26,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\s*Traceback \(most recent call last\).*", re.DOTALL), ""),
     # Arguments that do not fit, in the words of pydantic and of LangChain: the caller has them, and they may be secret.
     (re.compile(r"\binput_value=(?:.*(?=, input_type=)|.*)"), "input_value=[redacted]"),
-    (re.compile(r"(\bError invoking tool .{0,200}? with kwargs )(?:.*(?= with error:)|.*)", re.DOTALL), r"\1[redacted]"),
+    (
+        re.compile(r"(\bError invoking tool .{0,200}? with kwargs )(?:.*(?= with error:)|.*)", re.DOTALL),
+        r"\1[redacted]",
+    ),
     (re.compile(r"-----BEGIN[^-]*-----.*?(?:-----END[^-]*-----|\Z)", re.DOTALL), "[redacted]"),
     (re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#@'\"<>]*@)?([^\s/?#'\"<>]*)[^\s'\"<>]*", re.IGNORECASE), r"\1\2"),
     (

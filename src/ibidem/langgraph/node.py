@@ -109,7 +109,8 @@ class GuardedNode(PlainToolNode):
             place = turn.places[number] if turn is not None else None
             if known is None or (place is not None and (place.behind or place.is_ordered)):
                 continue
-            message = known[1].__ibidem_binding__.hit(known[1], call, run.config, quiet=True)
+            at = place.number if place is not None else 0
+            message = known[1].__ibidem_binding__.hit(known[1], call, run.config, quiet=True, number=at)
             if message is not None:
                 found[number] = self._normalize_tool_response(message, call, kind)
                 if place is not None:
