@@ -209,11 +209,25 @@ def test_a_declaration_that_matches_nothing_warns_once_and_lists_the_tools(name)
         ibidem.wrap(graph(), guard)
 
 
+WAYS = {
+    "wrap": lambda guard: ibidem.wrap(graph(), guard),
+    "node": lambda guard: ibidem.ToolNode([get, put], guard=guard),
+    "answer": lambda guard: ibidem.anthropic.answer({"role": "assistant", "content": []}, [get, put], guard),
+}
+
+
 @pytest.mark.parametrize("options", [{}, {"reads": ["missing"]}], ids=["nothing declared", "a miss"])
-def test_a_warning_names_the_line_that_wraps(options):
-    with pytest.warns(IbidemWarning) as caught:
-        ibidem.wrap(graph(), **options)
-    assert caught[0].filename == __file__
+@pytest.mark.parametrize("way", WAYS)
+def test_a_warning_names_the_line_that_wraps(way, options):
+    with pytest.warns(IbidemWarning, match="the tools are: get, put") as caught:
+        WAYS[way](Guard(**options))
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_a_warning_says_that_other_tools_may_come_later():
+    guard = Guard(reads=["get", "put"])
+    with pytest.warns(IbidemWarning, match="'put'.*Nothing is wrong if more tools are wrapped with this guard later"):
+        ibidem.wrap([get], guard)
 
 
 def test_a_single_tool_does_not_warn_of_declarations_for_others():

@@ -290,7 +290,10 @@ class ToolNode(GuardedNode):
     ) -> None:
         self.__ibidem__ = guard if isinstance(guard, Bound) else Bound(guard or Guard(), NOBODY)
         super().__init__(tools, **options)
-        meet(self)
+        toolbox = self.__ibidem__.guard.toolbox
+        with toolbox.looking() as found:
+            meet(self)
+        toolbox.review(found)
 
 
 def meet(node: GuardedNode) -> None:
