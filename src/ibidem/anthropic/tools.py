@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from anthropic.lib.tools import _beta_functions as sdk
 
@@ -20,10 +20,17 @@ Key = str | tuple[str, str]
 """The name of a tool; of the member of a toolset, the toolset's and its own."""
 Tools = Iterable[Any] | Mapping[Any, Any]
 
+# Dictionaries. The SDK has two sets of classes for them, that of `client.messages` and that of `client.beta.messages`, and
+# type checkers let nobody give one for the other, nor a plain dictionary for either.
+Results: TypeAlias = Any
+"""A message for `messages=`."""
+Definition: TypeAlias = Any
+"""A tool for `tools=`."""
+
 _BUILTIN = (sdk.BetaBuiltinFunctionTool, sdk.BetaAsyncBuiltinFunctionTool)
 
 
-def tools_for(tools: Tools, guard: Guard | Bound | None = None) -> list[dict[str, Any]]:
+def tools_for(tools: Tools, guard: Guard | Bound | None = None) -> list[Definition]:
     """Give the `tools=` parameter of a request.
 
     What a tool says beside its schema stays: `strict`, `cache_control`, `input_examples` and the like of a `beta_tool`, and
