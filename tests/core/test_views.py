@@ -186,6 +186,17 @@ def test_numbers_stand_to_the_right():
     assert table.text().splitlines()[3:] == ["a         5", "b     12000"]
 
 
+def test_a_secret_argument_is_called_one():
+    guard = Guard({"get": Read(secret=["pin"])})
+
+    def get(key, pin):
+        return key
+
+    guard.run(get, "a", "hunter2")
+    assert re.search(r'{"key":"a","pin":"\[secret [0-9a-f]{8}\]"}  ', repr(guard.entries()))
+    assert "u0000" not in guard.entries()._repr_html_()
+
+
 def test_an_empty_table_says_so():
     assert "nothing yet" in Guard().entries()._repr_html_()
     assert strange(Guard().entries()._repr_html_()) == []

@@ -53,7 +53,9 @@ def _planned(desk: Desk, message: Any) -> tuple[list[Any], list[Planned]]:
     return [block for block, _ in ours], [call for _, call in ours]
 
 
-def written(bound: Bound, blocks: Sequence[Any], calls: Sequence[Planned], outcomes: Sequence[Outcome]) -> Results | None:
+def written(
+    bound: Bound, blocks: Sequence[Any], calls: Sequence[Planned], outcomes: Sequence[Outcome]
+) -> Results | None:
     """Write the message that answers some blocks.
 
     Raises:
