@@ -189,3 +189,28 @@ def test_a_call_leaves_nothing_for_the_garbage_collector(options):
 
     first("a")
     assert asyncio.run(main()) < 50
+
+
+@pytest.mark.parametrize("kind", ["function", "wrapped", "callable"])
+@pytest.mark.parametrize("off", [False, True], ids=["on", "off"])
+def test_an_asynchronous_function_is_refused_where_nobody_awaits_r22(kind, off, monkeypatch):
+    """It would give a coroutine for a result: a write that is awaited after its guard has seen it end makes reads stale."""
+    if off:
+        monkeypatch.setenv("IBIDEM", "off")
+    called = []
+
+    class Put:
+        async def __call__(self):
+            called.append(1)
+
+    async def put():
+        called.append(1)
+
+    guard = Guard(writes=["put"])
+    target = {"function": put, "wrapped": wrap(put, guard), "callable": Put()}[kind]
+    for ask in (guard.run, lambda each: guard.gather([(len, {"obj": ""}), (each, {})])):
+        with pytest.raises(TypeError, match=r"is asynchronous: await guard\.arun\(\.\.\.\), or guard\.agather"):
+            ask(target)
+    assert called == [] and guard.stats().calls == 0
+    asyncio.run(guard.arun(target))
+    assert called == [1]
