@@ -12,7 +12,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 import ibidem
-from ibidem import Guard, IbidemWarning, Live, Memory, Nested, Pure, Read, Write
+from ibidem import Batch, Guard, IbidemWarning, Live, Memory, Nested, Pure, Read, Write
 
 
 @tool
@@ -55,6 +55,11 @@ BAD = {
     "option of another effect": (lambda: Write(ttl=5), TypeError, "Write has no option 'ttl'"),
     "unknown option of replace": (lambda: Guard().replace(reeds=[]), TypeError, "did you mean reads=?"),
     # templates
+    "unknown argument of a batch": (
+        lambda: ibidem.wrap(get, effects={"get": Read(batch=Batch(lambda ids: ids, arg="id"))}),
+        ValueError,
+        "names the argument 'id', which the tool does not have; it has: key",
+    ),
     "unknown argument": (
         lambda: ibidem.wrap(get, effects={"get": Read("k:{id}")}),
         ValueError,
