@@ -214,3 +214,12 @@ def test_an_asynchronous_function_is_refused_where_nobody_awaits_r22(kind, off, 
     assert called == [] and guard.stats().calls == 0
     asyncio.run(guard.arun(target))
     assert called == [1]
+
+
+def test_a_table_of_several_calls_numbers_them():
+    outcomes = Guard(reads=["get"]).gather([(get, {"key": key}) for key in ("a", "missing", "b")])
+    lines = repr(outcomes.summary).splitlines()[3:]
+    assert [line.split()[:2] for line in lines] == [["1", "get"], ["2", "get"], ["3", "get"]]
+    assert "not_found" in lines[1]
+    (alone,) = repr(Guard(reads=["get"]).gather([(get, {"key": "a"})]).summary).splitlines()[3:]
+    assert alone.split()[0] == "get"

@@ -184,6 +184,8 @@ def test_numbers_stand_to_the_right():
     table = Table("t", ["name", "n"], [["a", 5], ["b", 12_000]])
     assert table.html().count("text-align:right") == 3
     assert table.text().splitlines()[3:] == ["a         5", "b     12000"]
+    gaps = Table("t", ["name", "n"], [["a", 5], ["b", ""], ["c", 12_000]])
+    assert gaps.html().count("text-align:right") == 4, "a cell without content is no text"
 
 
 def test_a_secret_argument_is_called_one():

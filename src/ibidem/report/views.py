@@ -130,7 +130,8 @@ class Table:
         )
 
     def _is_numeric(self, column: int) -> bool:
-        return all(_is_number(row[column]) for row in self.rows)
+        cells = [row[column] for row in self.rows if row[column] != ""]
+        return bool(cells) and all(map(_is_number, cells))
 
 
 def page(body: str) -> str:
