@@ -154,6 +154,16 @@ BAD = {
     "generator": (lambda: ibidem.wrap(generator, Pure()), TypeError, "returns a list"),
     "asynchronous generator": (lambda: ibidem.wrap(asynchronous_generator, Pure()), TypeError, "returns a list"),
     "number in a list": (lambda: ibidem.wrap([get, 5], reads=["get"]), TypeError, "5 cannot be wrapped"),
+    "one tool for an answer": (
+        lambda: ibidem.anthropic.answer({"role": "assistant", "content": []}, get, Guard(reads=["get"])),
+        TypeError,
+        "tools= is a list of tools",
+    ),
+    "one function for a request": (
+        lambda: ibidem.anthropic.tools_for(generator),
+        TypeError,
+        "tools= is a list of tools",
+    ),
     # who asks
     "empty conversation": (lambda: Guard().bind(conversation=""), ValueError, "not empty"),
     "strange user": (lambda: Guard().bind(user=["ann"]), ValueError, "does not name a user"),

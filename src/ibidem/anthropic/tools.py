@@ -43,7 +43,7 @@ def tools_for(tools: Tools, guard: Guard | Bound | None = None) -> list[Definiti
     if isinstance(tools, Mapping):
         entries = [_made(tool, name) for name, tool in tools.items() if isinstance(name, str)]
     else:
-        entries = [tool if isinstance(tool, dict) else _made(tool) for tool in tools]
+        entries = [tool if isinstance(tool, dict) else _made(tool) for tool in _listed(tools)]
     return [_definition(tool, guard) for tool in entries]
 
 
@@ -57,7 +57,7 @@ def collected(tools: Tools) -> dict[Key, Any]:
     if isinstance(tools, Mapping):
         return {key: _made(tool, key) for key, tool in tools.items()}
     found: dict[Key, Any] = {}
-    for each in tools:
+    for each in _listed(tools):
         if isinstance(each, Mapping) or hasattr(each, "toolset_name"):
             continue  # a definition alone, or a toolset that the SDK's runner runs
         tool = _made(each)
@@ -65,6 +65,14 @@ def collected(tools: Tools) -> dict[Key, Any]:
             raise ValueError(f"two tools are called {tool.name!r}")
         found[tool.name] = tool
     return found
+
+
+def _listed(tools: Any) -> Iterable[Any]:
+    if (
+        isinstance(tools, str) or not isinstance(tools, Iterable) or hasattr(tools, "name")
+    ):  # a LangChain tool iterates too
+        raise TypeError(f"tools= is a list of tools, or a dict of name to tool, not {tools!r}")
+    return tools
 
 
 def is_langchain(tool: Any) -> bool:
