@@ -112,7 +112,8 @@ class GuardedNode(PlainToolNode):
             place = turn.places[number] if turn is not None else None
             if known is None or (place is not None and (place.behind or place.is_ordered)):
                 continue
-            message = known[1].__ibidem_binding__.hit(known[1], call, run.config, quiet=True)
+            at = place.number if place is not None else 0
+            message = known[1].__ibidem_binding__.hit(known[1], call, run.config, quiet=True, number=at)
             if message is not None:
                 found[number] = self._normalize_tool_response(message, call, kind)
                 if place is not None:
@@ -292,7 +293,10 @@ class ToolNode(GuardedNode):
     ) -> None:
         self.__ibidem__ = guard if isinstance(guard, Bound) else Bound(guard or Guard(), NOBODY)
         super().__init__(tools, **options)
-        meet(self)
+        toolbox = self.__ibidem__.guard.toolbox
+        with toolbox.looking() as found:
+            meet(self)
+        toolbox.review(found)
 
 
 def meet(node: GuardedNode) -> None:

@@ -34,6 +34,7 @@ class Form(Protocol):
 
     def read(self, written: Any) -> Outcome:
         """Give the outcome that was written."""
+        ...
 
 
 class Plain:
