@@ -52,7 +52,7 @@ class Attempt:
         """What is to be saved next."""
         with KEPT.lock:
             task = KEPT.task(configurable)
-            if task.pad is not pad:
+            if not task.is_in(pad):
                 task.begin(pad, configurable)
             self._task = task
             self._key = key_of(shape, task.begun[shape])
@@ -107,7 +107,7 @@ class Attempt:
     @property
     def is_current(self) -> bool:
         """Whether the task has not been begun anew since."""
-        return self._task.pad is self._pad
+        return self._task.is_in(self._pad)
 
     @property
     def has_asked(self) -> bool:
