@@ -1,7 +1,9 @@
 """Resumes where things are not as they should be: loops that are blocked, tasks that are pushed out, plans inside of calls."""
 
+import asyncio
 import threading
 
+import pytest
 from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, in_a_node, node_graph, thread
 from langchain_core.messages import ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
@@ -100,3 +102,34 @@ def test_what_is_over_is_pushed_out(monkeypatch):
     for name in range(5):
         graph.invoke({"messages": []}, thread(name))
     assert len(tasks.KEPT.tasks) == 2
+
+
+# -- a loop that is blocked ---------------------------------------------------------------------------------------------
+
+
+@ANYWHERE
+def test_a_checkpointer_that_works_on_a_loop_is_not_waited_for_there(tmp_path, caplog, anywhere):
+    """A plan that is not awaited blocks the loop on which it would be saved: it waited for itself, for ever."""
+    saving = pytest.importorskip("langgraph.checkpoint.sqlite.aio")
+    world, given = World(), []
+
+    async def node(state):
+        given.append(world.plan("a").run(Guard(effects=EFFECTS)))
+        return {}
+
+    async def main():
+        async with saving.AsyncSqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
+            graph = node_graph(node, checkpointer=saver)
+            await graph.ainvoke({"messages": []}, thread("t"))
+            await graph.ainvoke(Command(resume="yes"), thread("t"))
+
+    running = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    running.start()
+    running.join(30)
+    assert not running.is_alive()
+    assert "plan.arun()" in caplog.text
+    if anywhere == "here":
+        assert given[0]["pay"] == "yes for a"
+    else:
+        assert given[0].outcome("put").fault.kind == "maybe_executed"
+    assert world.made.runs.count(("put", "a")) == 1

@@ -8,6 +8,7 @@ the thread goes on from an earlier checkpoint, the task is another one.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -83,8 +84,14 @@ class Saver(NamedTuple):
         return cls(checkpointer, {"configurable": named}, task)
 
     def put(self, saved: Saved) -> None:
-        """Save; a checkpointer that refuses keeps nobody from being asked."""
+        """Save; a checkpointer that refuses keeps nobody from being asked.
+
+        One that works on the loop that runs here would wait for itself.
+        """
         try:
+            loop = asyncio._get_running_loop()
+            if loop is not None and getattr(self.checkpointer, "loop", None) is loop:
+                raise RuntimeError(_NOT_HERE)  # noqa: TRY301  # as if it had refused
             self.checkpointer.put_writes(*self._arguments(saved))
         except Exception:
             logger.warning(_REFUSED, exc_info=True)
@@ -100,6 +107,8 @@ class Saver(NamedTuple):
         row = {"form": _FORM, **saved._asdict()}
         return self.config, [(_CHANNEL, row)], str(uuid.uuid5(_NAMESPACE, saved.task + saved.token))
 
+
+_NOT_HERE = "its checkpointer works on the event loop that waits for this call: await it, say with plan.arun()"
 
 _REFUSED = (
     "what had been done when a person was asked could not be saved with the checkpoint; a resume in this process knows of it, "
