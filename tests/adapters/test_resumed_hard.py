@@ -4,11 +4,14 @@ import asyncio
 import threading
 
 import pytest
-from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, in_a_node, node_graph, thread
+from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, call, in_a_node, node_graph, thread
 from langchain_core.messages import ToolMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
+import ibidem
 from ibidem import Guard, Plan, Write
 from ibidem.plan import tasks
 
@@ -133,3 +136,110 @@ def test_a_checkpointer_that_works_on_a_loop_is_not_waited_for_there(tmp_path, c
     else:
         assert given[0].outcome("put").fault.kind == "maybe_executed"
     assert world.made.runs.count(("put", "a")) == 1
+
+
+# -- plans inside of calls ----------------------------------------------------------------------------------------------
+
+
+def running_plans(way, world, guard, build, after):
+    """A tool that runs a plan, and then does something."""
+
+    def both(key: str) -> str:
+        """Run both."""
+        return after(build(key).run(guard), key)
+
+    async def aboth(key: str) -> str:
+        """Run both."""
+        return after(await build(key).arun(guard), key)
+
+    return tool("both")(both) if way == "sync" else tool("both")(aboth)
+
+
+def graph_of(way, around, both, guard):
+    """A graph that makes the calls of a message, in a node of tools or as steps of a plan."""
+    if around == "node":
+        return ibidem.wrap(node_graph(ToolNode([both]), checkpointer=InMemorySaver()), guard)
+
+    def build(state):
+        plan, keys = Plan(), [each["args"]["key"] for each in state["messages"][-1].tool_calls]
+        return plan, {key: plan.call(both, key=key) for key in keys}
+
+    def give(result, steps):
+        outcomes = {key: result.outcome(step) for key, step in steps.items()}
+        return {
+            "messages": [ToolMessage(str(each.value or each.fault), tool_call_id=k) for k, each in outcomes.items()]
+        }
+
+    def node(state):
+        plan, steps = build(state)
+        return give(plan.run(guard), steps)
+
+    async def anode(state):
+        plan, steps = build(state)
+        return give(await plan.arun(guard), steps)
+
+    return node_graph(node if way == "sync" else anode, checkpointer=InMemorySaver())
+
+
+CALLS = [call("both", {"key": key}, key) for key in "abc"]
+
+
+@ANYWHERE
+@BOTH
+@pytest.mark.parametrize("around", ["node", "plan"])
+def test_a_plan_that_a_call_runs_is_not_run_again_when_the_call_asks(way, around):
+    """R18: it stopped the whole process, since what counts the call's questions was asked how many there had been."""
+    world, guard = World(), Guard(effects=EFFECTS)
+
+    def build(key):
+        def put(key):
+            return world.put(key)
+
+        plan = Plan()
+        plan.call(put, key=key)
+        return plan
+
+    def then_pay(result, key):
+        return f"{result['put']}, {world.pay(key)}"
+
+    both = running_plans(way, world, guard, build, then_pay)
+    state, asked = answered(way, graph_of(way, around, both, guard), *CALLS)
+    assert told(state) == {key: f"put {key}, yes to pay {key}? for {key}" for key in "abc"}
+    assert sorted(asked) == [f"pay {key}?" for key in "abc"]
+    assert sorted(world.made.runs) == [(name, key) for name in ("pay", "put") for key in "abc"]
+
+
+@ANYWHERE
+@BOTH
+@pytest.mark.parametrize("around", ["node", "plan"])
+@pytest.mark.parametrize("below", [False, True])
+def test_a_plan_that_a_call_runs_asks_nobody(way, around, below):
+    """R19: its answers could not be told apart from those of the plan or the node around it."""
+    world, guard = World(), Guard(effects=EFFECTS)
+
+    def pay(state):
+        return {"messages": [("user", world.pay("x"))]}
+
+    graph = node_graph(pay)
+
+    def build(key):
+        def settle(key):
+            return graph.invoke({"messages": []}) and "settled"
+
+        async def asettle(key):
+            return await graph.ainvoke({"messages": []}) and "settled"
+
+        plan = world.plan(key)
+        if below:
+            plan.call(settle if way == "sync" else asettle, key=key)
+        return plan
+
+    def tell(result, key):
+        return "; ".join(each.outcome.fault.message for each in result.failed)
+
+    both = running_plans(way, world, guard.replace(effects={**EFFECTS, "asettle": Write("s:{key}")}), build, tell)
+    state, asked = answered(way, graph_of(way, around, both, guard), *CALLS)
+    assert asked == []
+    for content in told(state).values():
+        assert content.count("cannot ask a person") == 1 + below
+    assert sorted(world.made.runs) == [("put", key) for key in "abc"]

@@ -23,7 +23,7 @@ from ibidem.core.effects import Effect, Live, Pure, Read, Write
 from ibidem.core.faults import Fault, empty_interrupt, is_interrupt, is_refused_answer
 from ibidem.core.turns import State
 from ibidem.plan.resuming import Attempt
-from ibidem.plan.scratchpad import CHECKPOINTER
+from ibidem.plan.scratchpad import CHECKPOINTER, PAD, Own
 
 SOON = 0.1
 """Seconds that a question waits for changes that run beside it: what has not ended by then is saved as begun, and then anew."""
@@ -144,7 +144,10 @@ class Kept:
         if not 1 < len(calls) == len(known):
             return None
         configurable = running_config().get("configurable") or {}
-        if configurable.get("thread_id") is None:
+        counter = getattr(configurable.get(PAD), "interrupt_counter", None)
+        if configurable.get("thread_id") is None or isinstance(
+            counter, Own
+        ):  # a call of another node's, or of a plan's
             return None
         form = Written(getattr(configurable.get(CHECKPOINTER), "serde", None))
         attempt = Attempt.here(("calls", *((call["name"], call["id"]) for call in calls)), form)

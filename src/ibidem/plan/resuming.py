@@ -24,13 +24,10 @@ from dataclasses import fields
 from typing import Any
 
 from ibidem.core.asker import running_config
-from ibidem.core.call import Outcome
-from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
-from ibidem.core.faults import Fault
-from ibidem.plan.records import PLAIN, Done, Form, Record, Unit
+from ibidem.plan.records import PLAIN, Form, Keeping, Record, Unit
 from ibidem.plan.saving import Saved, Saver, told
-from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, asked_last, is_pending, values_of
+from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, Own, asked_last, is_pending, values_of
 from ibidem.plan.scratchpad import asked as asked_of
 from ibidem.plan.tasks import KEPT, key_of
 
@@ -38,7 +35,7 @@ submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=
 """The id of the tool call by which a model submitted the plan that begins here."""
 
 
-class Attempt:
+class Attempt(Keeping):
     """One run of a plan in a task of a graph."""
 
     def __init__(self, config: Mapping[str, Any], pad: Any, shape: Any, form: Form = PLAIN) -> None:
@@ -50,7 +47,11 @@ class Attempt:
         self._next_answer = 0
         self.unsaved: tuple[Saver, Saved] | None = None
         """What is to be saved next."""
+        self._around: Own | None = pad.interrupt_counter if isinstance(pad.interrupt_counter, Own) else None
         with KEPT.lock:
+            if self._around is not None:
+                self._begin_inside(self._around, shape, form)
+                return
             task = KEPT.task(configurable)
             if not task.is_in(pad):
                 task.begin(pad, configurable)
@@ -82,6 +83,18 @@ class Attempt:
         if task.version:
             self.note()
 
+    def _begin_inside(self, around: Own, shape: Any, form: Form) -> None:
+        """Begin a plan that a call of another one runs: what it does is kept, but it has no answers; the lock is held."""
+        outer, self._is_alone = around.attempt, False
+        self._task = task = outer._task
+        shape = (outer._key, around.unit, shape)
+        self._key = key_of(shape, task.begun[shape])
+        task.begun[shape] += 1
+        known = task.known(self._key, form)
+        self.is_known = known is not None
+        self._record = task.records[self._key] = known or Record(form, found=int(task.is_lost))
+        self._record.is_running = True
+
     @classmethod
     def here(cls, shape: Any, form: Form = PLAIN) -> Attempt | None:
         """Find the task that a plan runs in; None outside graphs.
@@ -110,6 +123,11 @@ class Attempt:
         return self._task.is_in(self._pad)
 
     @property
+    def may_ask(self) -> bool:
+        """Whether answers can be told apart: not in a plan that a call of another one runs."""
+        return self._around is None
+
+    @property
     def has_asked(self) -> bool:
         """Whether a question of it was shown."""
         return bool(self._record.question)
@@ -119,62 +137,11 @@ class Attempt:
         """The call whose question was shown, and which is begun first."""
         return self._record.asker
 
-    def again(self, unit: Unit, arguments: Any) -> Outcome | None:
-        """Give what a call that must not run twice has given already."""
-        is_fixed = unit[1] < 0 or unit[0] in self._record.elements
-        done = self._record.done.get(unit)
-        return done.outcome if done and (is_fixed or same(done.arguments, arguments) is not False) else None
-
-    def elements(self, step: str) -> list[Any] | None:
-        """Give what a mapped step that may change something goes over; None: it has not begun."""
-        return self._record.elements.get(step)
-
-    def begin(self, step: str, elements: list[Any]) -> None:
-        """Note what a mapped step that may change something goes over."""
-        self._record.elements[step] = elements
-
-    def keep(self, unit: Unit, arguments: Any, effect: Effect, outcome: Outcome) -> None:
-        """Keep what a call has given, where it must not run again."""
-        answered = self._has_ended(unit)
-        if isinstance(effect, (Pure, Read)) and not answered:
-            return
-        if isinstance(effect, Live) and outcome.failed:
-            return
-        self._record.done[unit] = Done(arguments, outcome, isinstance(effect, (Pure, Read, Live)))
-
-    def _has_ended(self, unit: Unit) -> bool:
-        """Note that a call has ended; true if it was the asker, which has its answers now."""
-        if unit != self._record.asker:
-            return False
-        self._record.used += self._taken
-        self._record.asker, self._taken = None, 0
-        return True
-
-    def settle(self, unit: Unit, outcome: Outcome, *, over: bool = True) -> None:
-        """Keep what a call has given, whatever it does, in the place of what was kept before.
-
-        Args:
-            unit: The call.
-            outcome: What it gave or, before it begins, what is to be said of it if it is cut off.
-            over: Whether it has ended.
-        """
-        if over:
-            self._has_ended(unit)
-        self._record.done[unit] = Done(None, outcome)
-
-    def unsettle(self, unit: Unit) -> None:
-        """Let a call run again that has not ended after all."""
-        self._record.done.pop(unit, None)
-
     def forget(self) -> None:
         """Let nothing be known any more, because nothing of it will be resumed."""
         with KEPT.lock:
             self._task.forget(self._key)
         self.stop()
-
-    def cut(self, unit: Unit, fault: Fault) -> None:
-        """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
-        self._record.done[unit] = Done(None, Outcome(fault=fault))
 
     def still_asks(self, unit: Unit, question: Any) -> bool:
         """Note what a call asks before it is made; false: an answer that is there was given to another question."""
@@ -250,7 +217,7 @@ class Attempt:
         with KEPT.lock:
             if self._task.asks == self._key:
                 self._task.asks = None
-            if self._task.asks is None and not is_last:
+            if self._task.asks is None and self.may_ask and not is_last:
                 self._task.asked = None
         if not is_last:
             self.stop()
@@ -259,8 +226,10 @@ class Attempt:
         """Number a question that has no answer yet.
 
         Raises:
-            AnotherAsks: Another plan of the task asks.
+            AnotherAsks: Another plan of the task asks, or one around this one would have to.
         """
+        if not self.may_ask:
+            raise AnotherAsks(inside=True)
         with KEPT.lock:
             if self._task.asks is None:
                 self._task.asks = self._key
@@ -303,7 +272,7 @@ class Attempt:
         if unit == self._record.asker:
             self._next_answer = self._record.offset
             counter, null = self._number, self._null
-        own = {**self._fields, "interrupt_counter": counter, "get_null_resume": null}
+        own = {**self._fields, "interrupt_counter": Own(self, unit, counter), "get_null_resume": null}
         if hidden:
             own["resume"] = []
             configurable.pop(RESUMING, None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 PAD, RESUMING, SEND, TASK = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send", "__pregel_task_id"
 CHECKPOINTER = "__pregel_checkpointer"
@@ -16,10 +16,25 @@ NEVER = 1 << 60
 class AnotherAsks(Exception):  # noqa: N818
     """A step would ask a person while another plan of the same task does: the answers could not be told apart."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "another plan of this message asks a person: submit this one again by itself, when that is answered"
-        )
+    def __init__(self, *, inside: bool = False) -> None:
+        super().__init__(_INSIDE if inside else _BESIDE)
+
+
+_BESIDE = "another plan of this message asks a person: submit this one again by itself, when that is answered"
+_INSIDE = "a plan that a call of a plan, or of a node of several calls, runs cannot ask a person: ask before, or run it by itself"
+
+
+class Own(NamedTuple):
+    """Counts the questions of one call, in the scratchpad that was made for it."""
+
+    attempt: Any
+    """The attempt in which the call is made."""
+    unit: tuple[str, int]
+    """The call."""
+    count: Callable[[], int]
+
+    def __call__(self) -> int:
+        return self.count()
 
 
 def asked(pad: Any) -> int:
