@@ -2,6 +2,11 @@
 
 import asyncio
 import threading
+from collections import Counter as Counted
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
 
 import pytest
 from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, call, in_a_node, node_graph, thread
@@ -12,7 +17,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
 import ibidem
-from ibidem import Guard, Plan, Write
+from ibidem import Guard, Live, Plan, Write
 from ibidem.plan import tasks
 
 EFFECTS = {"put": Write("k:{key}"), "pay": Write("k:{key}"), "both": Write("b:{key}"), "settle": Write("s:{key}")}
@@ -243,3 +248,76 @@ def test_a_plan_that_a_call_runs_asks_nobody(way, around, below):
     for content in told(state).values():
         assert content.count("cannot ask a person") == 1 + below
     assert sorted(world.made.runs) == [("put", key) for key in "abc"]
+
+
+# -- questions that are saved as something else ---------------------------------------------------------------------------
+
+
+class Key(str):
+    __slots__ = ()
+
+
+@dataclass
+class Point:
+    x: int
+
+
+QUESTIONS = [("a", 1), Key("a"), {1: "a"}, OrderedDict(a=(1,)), Counted("aab"), bytearray(b"a"), ValueError("a")]
+
+
+@ANYWHERE
+@BOTH
+@pytest.mark.parametrize("question", QUESTIONS, ids=repr)
+@pytest.mark.parametrize("kind", ["node", "plan"])
+def test_a_question_that_is_saved_as_another_value_is_answered(way, question, kind):
+    """R19: it was taken for one that never left, and asked again for ever."""
+    world, guard = World(), Guard(effects=EFFECTS)
+
+    def pay(key):
+        """Pay."""
+        interrupt(question)
+        world.made("pay", key)
+        return "paid"
+
+    def build():
+        def put(key):
+            return world.put(key)
+
+        plan = Plan()
+        plan.call(pay, key="b").after(plan.call(pay, key="a").after(plan.call(put, key="p")))
+        return plan
+
+    if kind == "node":
+        graph = ibidem.wrap(node_graph(ToolNode([world.put, pay]), checkpointer=InMemorySaver()), guard)
+    else:
+        graph, _ = in_a_node(way, build, guard)
+    answered(way, graph, call("put", {"key": "p"}, "p"), *(call("pay", {"key": key}, key) for key in "ab"), most=2)
+    assert sorted(world.made.runs) == [("pay", "a"), ("pay", "b"), ("put", "p")]
+
+
+@ANYWHERE
+@BOTH
+@pytest.mark.parametrize("value", [Point(1), (1, (2,)), {1: 2}, {"a", "b"}, date(2020, 1, 1)], ids=repr)
+def test_an_approval_of_any_arguments_that_can_be_shown_is_one(way, value):
+    """R19: with arguments that are not plain it was asked for again by each other process."""
+    made = Counter()
+
+    @tool
+    def look() -> Any:
+        """Look."""
+        return {"it": value}
+
+    @tool
+    def change(key: Any) -> str:
+        """Change."""
+        made(key)
+        return "changed"
+
+    guard = Guard(effects={"look": Live(), "change": Write("x")})
+    plan_tool = ibidem.plan_tool([look, change], guard, writes=["change"], approvals=["change"])
+    graph = node_graph(ToolNode([plan_tool]), checkpointer=InMemorySaver())
+    steps = [{"id": "a", "tool": "look", "args": {}}, {"id": "b", "tool": "change", "args": {"key": "$a.it"}}]
+    ask(way, graph, {"messages": [ai(call("plan", {"steps": steps}))]}, thread("t"))
+    state = ask(way, graph, Command(resume={"decisions": [{"type": "approve"}]}), thread("t"))
+    assert "__interrupt__" not in state
+    assert made.runs == [value]

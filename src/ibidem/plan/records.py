@@ -7,7 +7,6 @@ it was made.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol
@@ -86,30 +85,27 @@ class Record:
     base: int = 0
     """How many questions the task had asked before the plan began."""
     questions: dict[Unit, Any] = field(default_factory=dict)
-    """What calls asked before they were made, to tell whether an answer is to the same question."""
+    """What calls asked before they were made, as it is saved, to tell whether an answer is to the same question."""
     is_cut: bool = False
     """Whether it was run further in another process, and nothing is known of how far it came."""
     is_running: bool = True
     """Whether it may come further than is known of it when it is written."""
 
     def write(self) -> dict[str, Any]:
-        """Make the record plain, but for what it asked, which the checkpointer can write; calls may end meanwhile."""
+        """Make the record plain, but for questions, which the checkpointer can write; calls may end meanwhile."""
         done = [each for each in (self._one(*ended) for ended in list(self.done.items())) if each]
-        elements, questions = {}, []
+        elements = {}
         for step, held in list(self.elements.items()):
             try:
                 elements[step] = encode(held)
             except NotEncoded as problem:
                 done.append([step, -1, encode(None), self.form.write(_lost(problem))])
-        for unit, asked in list(self.questions.items()):
-            with contextlib.suppress(NotEncoded):  # then it is asked again
-                questions.append([*unit, encode(asked)])
         numbers = [self.offset, self.found, self.used, self.base]
         asker = None if self.asker is None else list(self.asker)
         return {
             "done": done,
             "elements": elements,
-            "questions": questions,
+            "questions": [[*unit, asked] for unit, asked in list(self.questions.items())],
             "asker": asker,
             "question": self.question,
             "numbers": numbers,
@@ -131,7 +127,7 @@ class Record:
         }
         elements = {step: decode(held) for step, held in written["elements"].items()}
         asker = None if written["asker"] is None else (written["asker"][0], written["asker"][1])
-        questions = {(step, element): decode(asked) for step, element, asked in written["questions"]}
+        questions = {(step, element): asked for step, element, asked in written["questions"]}
         offset, found, used, base = written["numbers"]
         return cls(
             form, done, elements, asker, written["question"], offset, found, used, base, questions, written["is_cut"]

@@ -26,7 +26,7 @@ from typing import Any
 from ibidem.core.asker import running_config
 from ibidem.core.equality import same
 from ibidem.plan.records import PLAIN, Form, Keeping, Record, Unit
-from ibidem.plan.saving import Saved, Saver, told
+from ibidem.plan.saving import Saved, Saver, as_saved, told
 from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, Own, asked_last, is_pending, values_of
 from ibidem.plan.scratchpad import asked as asked_of
 from ibidem.plan.tasks import KEPT, key_of
@@ -145,9 +145,11 @@ class Attempt(Keeping):
 
     def still_asks(self, unit: Unit, question: Any) -> bool:
         """Note what a call asks before it is made; false: an answer that is there was given to another question."""
-        before = self._record.questions.get(unit)
-        self._record.questions[unit] = question
-        return unit != self._record.asker or same(before, question) is True
+        before = self._record.questions.pop(unit, None)
+        question, is_saved = as_saved(self._config["configurable"], question)
+        if is_saved:  # else nobody is shown it
+            self._record.questions[unit] = question
+        return unit != self._record.asker or (is_saved and same(before, question) is True)
 
     def discard(self) -> None:
         """Note that the asker has taken an answer that was given to another question."""
@@ -157,12 +159,13 @@ class Attempt(Keeping):
 
     def shown(self, unit: Unit, flow: BaseException) -> None:
         """Note whose question leaves the plan, and as what."""
-        self._record.question = values_of(flow.args[0] if flow.args else ())
+        asked, _ = as_saved(self._config["configurable"], told(flow.args[0] if flow.args else ()))
+        self._record.question = [value for _, value in asked]
         if unit != self._record.asker:
             self._drop()
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
-        self._task.asked = told(flow.args[0] if flow.args else ())
+        self._task.asked = asked
         self._record.is_running = False
         self.note()
 

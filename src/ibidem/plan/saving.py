@@ -63,6 +63,19 @@ def told(interrupts: Any) -> list[Any]:
     return [[getattr(each, "id", None), getattr(each, "value", each)] for each in interrupts]
 
 
+def as_saved(configurable: Mapping[str, Any], value: Any) -> tuple[Any, bool]:
+    """Give a value as it is when it was saved and read again, which may be another one: a list for a tuple.
+
+    Returns:
+        It, and whether it can be saved.
+    """
+    serde = getattr(configurable.get(CHECKPOINTER), "serde", None)
+    try:
+        return value if serde is None else serde.loads_typed(serde.dumps_typed(value)), True
+    except Exception:  # then LangGraph cannot save it either
+        return value, False
+
+
 class Saver(NamedTuple):
     """Saves what is known of the task that runs here."""
 
