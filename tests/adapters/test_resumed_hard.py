@@ -321,3 +321,30 @@ def test_an_approval_of_any_arguments_that_can_be_shown_is_one(way, value):
     state = ask(way, graph, Command(resume={"decisions": [{"type": "approve"}]}), thread("t"))
     assert "__interrupt__" not in state
     assert made.runs == [value]
+
+
+# -- nodes that ask beside their calls ------------------------------------------------------------------------------------
+
+
+@ANYWHERE
+@BOTH
+def test_a_node_that_asks_after_its_calls_has_them_made_once(way):
+    """R18: another process knew that the node had begun, and not that all of its calls had ended: each was paid twice."""
+    world = World()
+    tools = ToolNode([world.put, world.pay])
+
+    def node(state):
+        answers = tools.invoke(state)["messages"]
+        return {"messages": [*answers, ("user", interrupt("enough?"))]}
+
+    async def anode(state):
+        answers = (await tools.ainvoke(state))["messages"]
+        return {"messages": [*answers, ("user", interrupt("enough?"))]}
+
+    graph = node_graph(node if way == "sync" else anode, checkpointer=InMemorySaver())
+    calls = [call("put", {"key": "p"}, "p"), *(call("pay", {"key": key}, key) for key in "ab")]
+    state, asked = answered(way, ibidem.wrap(graph, Guard(effects=EFFECTS)), *calls)
+    assert asked == ["pay a?", "pay b?", "enough?"]
+    assert told(state) == {"p": "put p", **{key: f"yes to pay {key}? for {key}" for key in "ab"}}
+    assert state["messages"][-1].content == "yes to enough?"
+    assert sorted(world.made.runs) == [("pay", "a"), ("pay", "b"), ("put", "p")]

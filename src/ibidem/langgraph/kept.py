@@ -241,7 +241,7 @@ class Kept:
         elif flow is not None and is_refused_answer(flow):
             self._attempt.stop()
         elif flow is None or isinstance(flow, Exception):
-            self._attempt.finish(is_last=True)
+            self._attempt.finish()
             if flow is not None or not self._attempt.has_asked:
                 self._attempt.forget()  # but not what the graph has not saved yet: a run cancelled now has asked already
 

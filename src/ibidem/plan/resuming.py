@@ -210,20 +210,15 @@ class Attempt(Keeping):
         with KEPT.lock:
             self._count(len(pad.resume) - asked_of(pad))
 
-    def finish(self, *, is_last: bool = False) -> None:
-        """Let what the program asks after the plan have the answers after those of the plan.
-
-        Args:
-            is_last: Whether the task asks nothing after it.
-        """
+    def finish(self) -> None:
+        """Let what the program asks after the plan have the answers after those of the plan."""
         self._drop()
         with KEPT.lock:
             if self._task.asks == self._key:
                 self._task.asks = None
-            if self._task.asks is None and self.may_ask and not is_last:
+            if self._task.asks is None and self.may_ask:
                 self._task.asked = None
-        if not is_last:
-            self.stop()
+        self.stop()
 
     def _claim(self) -> int:
         """Number a question that has no answer yet.
