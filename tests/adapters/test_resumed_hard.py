@@ -17,7 +17,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
 import ibidem
-from ibidem import Guard, Live, Plan, Write
+from ibidem import Guard, Live, Plan, Read, Write
 from ibidem.plan import tasks
 
 EFFECTS = {"put": Write("k:{key}"), "pay": Write("k:{key}"), "both": Write("b:{key}"), "settle": Write("s:{key}")}
@@ -348,3 +348,69 @@ def test_a_node_that_asks_after_its_calls_has_them_made_once(way):
     assert told(state) == {"p": "put p", **{key: f"yes to pay {key}? for {key}" for key in "ab"}}
     assert state["messages"][-1].content == "yes to enough?"
     assert sorted(world.made.runs) == [("pay", "a"), ("pay", "b"), ("put", "p")]
+
+
+@ANYWHERE
+@BOTH
+@pytest.mark.parametrize("slots", [1, None])
+def test_what_must_come_before_the_call_that_was_answered_is_not_kept_waiting_by_it(way, slots):
+    """R5: what a read gave could not be saved, so it reads again; it waited for the answered write, and that for it."""
+    world, held = World(), ["old"]
+
+    @tool(response_format="content_and_artifact")
+    def get(key: str) -> Any:
+        """Get."""
+        return held[0], threading.Lock()
+
+    @tool
+    def pay(key: str) -> str:
+        """Pay."""
+        held[0] = world.pay(key)
+        return held[0]
+
+    tools = ToolNode([get, pay])
+
+    def plain(found):
+        return {"messages": [each.model_copy(update={"artifact": None}) for each in found["messages"]]}
+
+    def node(state):
+        return plain(tools.invoke(state))
+
+    async def anode(state):
+        return plain(await tools.ainvoke(state))
+
+    graph = node_graph(node if way == "sync" else anode, checkpointer=InMemorySaver())
+    graph = ibidem.wrap(graph, Guard(effects={"get": Read("k"), "pay": Write("k")})).with_config(max_concurrency=slots)
+    calls = [call("get", {"key": "a"}, "1"), call("pay", {"key": "a"}, "2"), call("get", {"key": "a"}, "3")]
+    state, _ = answered(way, graph, *calls)
+    assert told(state) == {"1": "old", "2": "yes to pay a? for a", "3": "yes to pay a? for a"}
+
+
+@ANYWHERE
+def test_a_read_that_was_cut_off_is_made_before_the_write_that_was_answered(caplog):
+    """R5: a wrapper had asked about the write before it waited for the read, and then it did not wait."""
+    world, held, cut = World(), ["old"], [True]
+
+    @tool
+    async def get(key: str) -> str:
+        """Get."""
+        if cut and cut.pop():
+            await asyncio.Event().wait()
+        return held[0]
+
+    @tool
+    async def put(key: str) -> str:
+        """Put."""
+        held[0] = "new"
+        return world.put(key)
+
+    async def approved(request, execute):
+        if request.tool_call["name"] == "put":
+            interrupt("put?")
+        return await execute(request)
+
+    node = node_graph(ToolNode([get, put], awrap_tool_call=approved), checkpointer=InMemorySaver())
+    graph = ibidem.wrap(node, Guard(effects={"get": Read("k"), "put": Write("k")}))
+    state, _ = answered("async", graph, call("get", {"key": "a"}, "1"), call("put", {"key": "a"}, "2"))
+    assert told(state) == {"1": "old", "2": "put a"}
+    assert "without waiting" not in caplog.text

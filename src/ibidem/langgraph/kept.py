@@ -21,7 +21,7 @@ from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read, Write
 from ibidem.core.faults import Fault, empty_interrupt, is_interrupt, is_refused_answer
-from ibidem.core.turns import State
+from ibidem.core.turns import State, Turn
 from ibidem.plan.resuming import Attempt
 from ibidem.plan.scratchpad import CHECKPOINTER, PAD, Own
 
@@ -125,6 +125,7 @@ class Kept:
         asker = attempt.asker
         self.asker = int(asker[0]) if asker is not None and int(asker[0]) not in known else None
         """The number of the call whose question was shown: it goes first, or another that asks would end the attempt."""
+        self._before: frozenset[int] = frozenset()
         self._first, self._first_on_loop = threading.Event(), asyncio.Event()
         self._is_new = attempt.unsaved is None
         """Whether nothing has to be saved before a call is made."""
@@ -158,6 +159,23 @@ class Kept:
             return None
         return cls(attempt, calls, known)
 
+    def first(self, turn: Turn | None, numbers: Sequence[int]) -> list[int]:
+        """Give the calls that go first: the one whose question was answered, after those that it must not pass.
+
+        Args:
+            turn: That of the calls.
+            numbers: Of the calls that are made.
+        """
+        if self.asker not in numbers:
+            self.asker = None
+            return []
+        first = {self.asker}
+        for number in range(self.asker - 1, -1, -1) if turn is not None else ():
+            if number in numbers and any(turn.places[each].needs(turn.places[number]) for each in first):
+                first.add(number)
+        self._before = frozenset(first)
+        return [*(number for number in numbers if number in first and number != self.asker), self.asker]
+
     def keep(self, call: Any, output: Any, told: State) -> None:
         """Note what a call gave, and how it ended for the order of its turn."""
         number = self._numbers[id(call)]
@@ -182,7 +200,7 @@ class Kept:
         if not self._is_new:
             with self._saving:
                 self._attempt.save()
-        if self.asker is not None and number != self.asker:
+        if self.asker is not None and number not in self._before:
             self._first.wait()
         return self._begin(number)
 
@@ -192,7 +210,7 @@ class Kept:
         if not self._is_new:
             async with self._saving_on_loop:
                 await self._attempt.asave()
-        if self.asker is not None and number != self.asker:
+        if self.asker is not None and number not in self._before:
             await self._first_on_loop.wait()
         if number in self._running:
             await asyncio.wait([self._running[number]])
