@@ -414,3 +414,104 @@ def test_a_read_that_was_cut_off_is_made_before_the_write_that_was_answered(capl
     state, _ = answered("async", graph, call("get", {"key": "a"}, "1"), call("put", {"key": "a"}, "2"))
     assert told(state) == {"1": "old", "2": "put a"}
     assert "without waiting" not in caplog.text
+
+
+# -- resumes without an answer --------------------------------------------------------------------------------------------
+
+
+def graph_that_pays(way, kind, keys, saver=None):
+    """A graph that pays once for each key, asking for each: in a node of tools, in one plan, or in a plan for each part."""
+    world, guard = World(), Guard(effects=EFFECTS)
+    if kind == "node":
+        graph = ibidem.wrap(node_graph(ToolNode([world.pay]), checkpointer=saver or InMemorySaver()), guard)
+        return graph, world, [call("pay", {"key": key}, key) for part in keys for key in part]
+
+    def build(part):
+        def pay(key):
+            return world.pay(key)
+
+        plan, before = Plan(), None
+        for key in part:
+            step = plan.call(pay, key=key)
+            before = step.after(before) if before is not None else step
+        return plan
+
+    def node(state):
+        results = [build(part).run(guard) for part in keys]
+        return give([result[step] for result in results for step in result])
+
+    async def anode(state):
+        results = [await build(part).arun(guard) for part in keys]
+        return give([result[step] for result in results for step in result])
+
+    def give(values):
+        return {"messages": [ToolMessage(each, tool_call_id=each[-1]) for each in values]}
+
+    return node_graph(node if way == "sync" else anode, checkpointer=saver or InMemorySaver()), world, []
+
+
+@ANYWHERE
+@BOTH
+@pytest.mark.parametrize("kind", ["node", "plan"])
+@pytest.mark.parametrize("keys", ["abc", "a/bc", "ab/c"])
+def test_a_graph_that_is_run_on_without_an_answer_asks_again(way, kind, keys):
+    """R19: LangGraph gives the last answer once more, to whoever asks next: a's approval paid for b."""
+    graph, world, calls = graph_that_pays(way, kind, keys.split("/"))
+    state = ask(way, graph, {"messages": [ai(*calls)]}, thread("t"))
+    for key in "abc":
+        for _ in range(2):
+            (question,) = state["__interrupt__"]
+            assert question.value == f"pay {key}?"
+            state = ask(way, graph, None, thread("t"))
+        answer = f"yes to {key}"
+        state = ask(way, graph, Command(resume={question.id: answer} if key == "c" else answer), thread("t"))
+    assert told(state) == {key: f"yes to {key} for {key}" for key in "abc"}
+    assert world.made.runs == [("pay", key) for key in "abc"]
+
+
+def test_control_without_a_guard_the_last_answer_is_given_once_more():
+    world = World()
+    graph = node_graph(ToolNode([world.pay]), checkpointer=InMemorySaver()).with_config(max_concurrency=1)
+    graph.invoke({"messages": [ai(*(call("pay", {"key": key}, key) for key in "ab"))]}, thread("t"))
+    graph.invoke(Command(resume="yes to a"), thread("t"))
+    assert told(graph.invoke(None, thread("t")))["b"] == "yes to a for b"
+
+
+class Stuck(InMemorySaver):
+    """A checkpointer that saves nothing any more of what LangGraph gives it, once it is told so."""
+
+    is_stuck = False
+
+    async def aput_writes(self, config, writes, *args):
+        if self.is_stuck and writes[0][0] != "__ibidem__":
+            await asyncio.Event().wait()
+        await super().aput_writes(config, writes, *args)
+
+
+@ANYWHERE
+@pytest.mark.parametrize("kind", ["node", "plan"])
+def test_an_answer_that_was_had_in_a_run_that_was_cancelled_is_nobody_elses(kind):
+    """R19: a was paid and b had asked, but that was not saved; without a new answer b had a's at the second run."""
+    saver = Stuck()
+    graph, world, calls = graph_that_pays("async", kind, ["ab"], saver)
+
+    async def main():
+        await graph.ainvoke({"messages": [ai(*calls)]}, thread("t"), durability="sync")
+        saver.is_stuck = True
+        running = asyncio.ensure_future(graph.ainvoke(Command(resume="yes to a"), thread("t"), durability="sync"))
+        while not any(row[1] == "__ibidem__" and row[2]["asked"][0][1] == "pay b?" for row in rows(saver)):
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+        saver.is_stuck = False
+        for _ in range(3):
+            state = await graph.ainvoke(None, thread("t"))
+            assert [each.value for each in state["__interrupt__"]] == ["pay b?"]
+        return told(await graph.ainvoke(Command(resume="no to b"), thread("t")))
+
+    assert asyncio.run(main()) == {"a": "yes to a for a", "b": "no to b for b"}
+    assert world.made.runs == [("pay", "a"), ("pay", "b")]
+
+
+def rows(saver):
+    return saver.get_tuple(thread("t")).pending_writes

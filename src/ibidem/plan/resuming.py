@@ -27,8 +27,20 @@ from ibidem.core.asker import running_config
 from ibidem.core.equality import same
 from ibidem.plan.records import PLAIN, Form, Keeping, Record, Unit
 from ibidem.plan.saving import Saved, Saver, as_saved, told
-from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, Own, asked_last, is_pending, values_of
+from ibidem.plan.scratchpad import (
+    NEVER,
+    PAD,
+    RESUMING,
+    SEND,
+    TASK,
+    AnotherAsks,
+    Own,
+    asked_last,
+    is_pending,
+    values_of,
+)
 from ibidem.plan.scratchpad import asked as asked_of
+from ibidem.plan.scratchpad import given as given_of
 from ibidem.plan.tasks import KEPT, key_of
 
 submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
@@ -55,6 +67,14 @@ class Attempt(Keeping):
             task = KEPT.task(configurable)
             if not task.is_in(pad):
                 task.begin(pad, configurable)
+            given = given_of(pad, configurable.get(TASK))
+            if (
+                given
+                and given.is_old
+                and any(same(each, given.value) is not False for each in (*pad.resume, *task.given))
+            ):
+                pad.get_null_resume(True)  # it was had, or there for what was asked before
+            self._given = [given.value] if given else []
             self._task = task
             self._key = key_of(shape, task.begun[shape])
             task.begun[shape] += 1
@@ -66,7 +86,7 @@ class Attempt(Keeping):
             self._is_alone = asked == self._record.base + task.counted
             """Whether nobody else in the task has asked since the plan was begun first."""
             # Answers that a cancelled run had are not the task's.
-            record.used = min(record.used, max(0, len(pad.resume) - record.base))
+            record.used = min(record.used, max(0, len(pad.resume) - asked))
             record.offset = min(record.offset, len(pad.resume))
             saved = asked_last(pad, configurable.get(TASK))
             if record.asker is not None and saved is not None and same(values_of(saved), record.question) is False:
@@ -76,7 +96,7 @@ class Attempt(Keeping):
         if not self.is_known:
             answers = len(pad.resume) - asked + is_pending(pad.get_null_resume)
             self._record.found = max(answers, 1) if task.is_lost else answers
-        had = pad.resume[: self._record.base + self._record.used]
+        had = pad.resume[: asked + (record.used if self._is_alone else 0)]
         if self.is_known and had:  # each attempt writes those that were had, or they are gone; a new one may be refused
             configurable[SEND]([("__resume__", had)])
         record.is_running = True
@@ -166,6 +186,7 @@ class Attempt(Keeping):
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
         self._task.asked = asked
+        self._task.given, _ = as_saved(self._config["configurable"], self._given)
         self._record.is_running = False
         self.note()
 

@@ -33,6 +33,8 @@ class Saved(NamedTuple):
     """No other has it."""
     asked: list[Any] | None
     """What was asked last: the id and the value of each interrupt. None: whatever is asked now, no plan of it had asked that."""
+    given: list[Any]
+    """The answer that was there then: it is none to that question."""
     asks: str | None
     """The record that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
     records: Mapping[str, Any]
@@ -53,7 +55,7 @@ class Saved(NamedTuple):
             return None
         last, asked = max(found, key=lambda each: each["version"]), told(asked_last(pad, task) or ())
         if last["form"] != _FORM:  # of another ibidem
-            return cls(str(task), last["version"], secrets.token_hex(8), [], None, {}), False
+            return cls(str(task), last["version"], secrets.token_hex(8), [], [], None, {}), False
         saved = cls(*(last[name] for name in cls._fields))
         return saved, saved.asked is None or any(same(each["asked"], asked) is not False for each in found)
 

@@ -59,6 +59,28 @@ def is_pending(get_null_resume: Any) -> bool:
     return any(write is held["null_resume_write"] for write in held["pending_writes"])
 
 
+class Given(NamedTuple):
+    """The answer that a graph was given without saying to what."""
+
+    value: Any
+    is_old: bool
+    """Whether it was given at an earlier resume: where a graph is run on without an answer, LangGraph gives it once more."""
+
+
+def given(pad: Any, task: Any) -> Given | None:
+    """Find the answer that is for whoever asks first, had or not."""
+    function, own = pad.get_null_resume, True
+    while (held := _closure(function)).get("null_resume_write", pad) is None and held.get("parent_scratchpad"):
+        function, own = held["parent_scratchpad"].get_null_resume, False
+    answer, writes = held.get("null_resume_write"), list(held.get("pending_writes") or ())
+    if answer is None:
+        return None
+    before = next((number for number, write in enumerate(writes) if write is answer), len(writes))
+    # A new one is the last of all; where they are read again, those of no task come first.
+    is_old = any(write[1] == "__interrupt__" and (write[0] == task or not own) for write in writes[before + 1 :])
+    return Given(answer[2], is_old)
+
+
 def pending_writes(pad: Any) -> Sequence[tuple[Any, ...]]:
     """Give what is saved with the checkpoint that a task began from, of all its tasks: whose, the channel and the value."""
     return _closure(pad.get_null_resume).get("pending_writes") or ()

@@ -37,6 +37,8 @@ class Task:
     """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
     asked: list[Any] | None = field(default_factory=list)
     """What it asked last, as it is saved."""
+    given: list[Any] = field(default_factory=list)
+    """The answer that was there when it asked last, whoever had it: it is none to that question."""
     saved: dict[str, Any] = field(default_factory=dict)
     """Records as they were saved, until their plans are begun."""
     version: int = 0
@@ -53,7 +55,7 @@ class Task:
         if saved is None or saved.token in self.tokens:
             return
         self.records, self.saved, self.asks, self.is_lost = {}, {}, None, not is_whole
-        self.version, self.asked = saved.version, saved.asked
+        self.version, self.asked, self.given = saved.version, saved.asked, saved.given
         self.tokens.add(saved.token)
         if is_whole:
             self.saved, self.asks = dict(saved.records), saved.asks
@@ -81,7 +83,7 @@ class Task:
         """Give what is to be saved of it."""
         self.version += 1
         records = {**self.saved, **{key: record.write() for key, record in self.records.items()}}
-        saved = Saved(task, self.version, secrets.token_hex(8), self.asked, self.asks, records)
+        saved = Saved(task, self.version, secrets.token_hex(8), self.asked, self.given, self.asks, records)
         self.tokens.add(saved.token)
         return saved
 
