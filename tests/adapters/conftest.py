@@ -20,9 +20,11 @@ def anywhere(request, monkeypatch):
 
     def task(self, configurable):
         found = plain(self, configurable)
-        if found.pad in (None, configurable["__pregel_scratchpad"]):
+        if found.attempt is None or found.is_in(configurable["__pregel_scratchpad"]):
             return found
-        self.tasks.clear()
+        for known in (self.tasks, self.under_way):
+            for key in [key for key, each in known.items() if each is found]:
+                del known[key]
         return plain(self, configurable)
 
     if request.param != "here":

@@ -79,7 +79,7 @@ class Approvals:
         allowed: list[str] = list(config.get("allowed_decisions") or _ALL)
         question = self._question(unit, name, own(arguments), config.get("description"), allowed)
         # A `when` of the middleware's only lets calls pass: without what it looks at, everything is asked about.
-        if not attempt.still_asks(unit, question):
+        if not attempt.still_asks(unit, [name, own(arguments)]):  # a set may be described in another order now
             interrupt(question)  # takes the answer that was given to another question
             attempt.discard()
         answer = interrupt(question)

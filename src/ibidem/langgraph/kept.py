@@ -21,9 +21,9 @@ from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read, Write
 from ibidem.core.faults import Fault, empty_interrupt, is_interrupt, is_refused_answer
-from ibidem.core.turns import State
+from ibidem.core.turns import State, Turn
 from ibidem.plan.resuming import Attempt
-from ibidem.plan.scratchpad import CHECKPOINTER
+from ibidem.plan.scratchpad import CHECKPOINTER, PAD, Own
 
 SOON = 0.1
 """Seconds that a question waits for changes that run beside it: what has not ended by then is saved as begun, and then anew."""
@@ -122,6 +122,7 @@ class Kept:
         asker = attempt.asker
         self.asker = int(asker[0]) if asker is not None and int(asker[0]) not in known else None
         """The number of the call whose question was shown: it goes first, or another that asks would end the attempt."""
+        self._before: frozenset[int] = frozenset()
         self._first, self._first_on_loop = threading.Event(), asyncio.Event()
         self._is_new = attempt.unsaved is None
         """Whether nothing has to be saved before a call is made."""
@@ -141,7 +142,10 @@ class Kept:
         if not 1 < len(calls) == len(known):
             return None
         configurable = running_config().get("configurable") or {}
-        if configurable.get("thread_id") is None:
+        counter = getattr(configurable.get(PAD), "interrupt_counter", None)
+        if configurable.get("thread_id") is None or isinstance(
+            counter, Own
+        ):  # a call of another node's, or of a plan's
             return None
         form = Written(getattr(configurable.get(CHECKPOINTER), "serde", None))
         attempt = Attempt.here(("calls", *((call["name"], call["id"]) for call in calls)), form)
@@ -151,6 +155,23 @@ class Kept:
             attempt.forget()
             return None
         return cls(attempt, calls, known)
+
+    def first(self, turn: Turn | None, numbers: Sequence[int]) -> list[int]:
+        """Give the calls that go first: the one whose question was answered, after those that it must not pass.
+
+        Args:
+            turn: That of the calls.
+            numbers: Of the calls that are made.
+        """
+        if self.asker not in numbers:
+            self.asker = None
+            return []
+        first = {self.asker}
+        for number in range(self.asker - 1, -1, -1) if turn is not None else ():
+            if number in numbers and any(turn.places[each].needs(turn.places[number]) for each in first):
+                first.add(number)
+        self._before = frozenset(first)
+        return [*(number for number in numbers if number in first and number != self.asker), self.asker]
 
     def keep(self, call: Any, output: Any, told: State) -> None:
         """Note what a call gave, and how it ended for the order of its turn."""
@@ -176,7 +197,7 @@ class Kept:
         if not self._is_new:
             with self._saving:
                 self._attempt.save()
-        if self.asker is not None and number != self.asker:
+        if self.asker is not None and number not in self._before:
             self._first.wait()
         return self._begin(number)
 
@@ -186,7 +207,7 @@ class Kept:
         if not self._is_new:
             async with self._saving_on_loop:
                 await self._attempt.asave()
-        if self.asker is not None and number != self.asker:
+        if self.asker is not None and number not in self._before:
             await self._first_on_loop.wait()
         if number in self._running:
             await asyncio.wait([self._running[number]])
@@ -249,7 +270,7 @@ class Kept:
         elif flow is not None and is_refused_answer(flow):
             self._attempt.stop()
         elif flow is None or isinstance(flow, Exception):
-            self._attempt.finish(is_last=True)
+            self._attempt.finish()
             if flow is not None or not self._attempt.has_asked:
                 self._attempt.forget()  # but not what the graph has not saved yet: a run cancelled now has asked already
 

@@ -84,8 +84,9 @@ class GuardedNode(PlainToolNode):
             run.answers |= self._answers(calls, kind, turn, run)
         rest = [number for number in range(len(calls)) if number not in run.answers]
         run.order = start_order(calls, rest, self._twins, turn) if run.in_threads else rest
-        if kept is not None and kept.asker in run.order:
-            run.order = [kept.asker, *(number for number in run.order if number != kept.asker)]
+        if kept is not None:
+            first = kept.first(turn, run.order)
+            run.order = [*first, *(number for number in run.order if number not in first)]
         run.places = {id(calls[number]): turn.places[number] for number in rest} if turn is not None else {}
         return [calls[number] for number in run.order], kind
 

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from ibidem.core.call import Outcome
+from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
 from ibidem.core.faults import Fault
 from ibidem.stores.codec import NotEncoded, decode, encode
@@ -108,30 +109,27 @@ class Record:
     base: int = 0
     """How many questions the task had asked before the plan began."""
     questions: dict[Unit, Any] = field(default_factory=dict)
-    """What calls asked before they were made, to tell whether an answer is to the same question."""
+    """What calls asked before they were made, as it is saved, to tell whether an answer is to the same question."""
     is_cut: bool = False
     """Whether it was run further in another process, and nothing is known of how far it came."""
     is_running: bool = True
     """Whether it may come further than is known of it when it is written."""
 
     def write(self) -> dict[str, Any]:
-        """Make the record plain, but for what it asked, which the checkpointer can write; calls may end meanwhile."""
+        """Make the record plain, but for questions, which the checkpointer can write; calls may end meanwhile."""
         done = [each for each in (self._one(*ended) for ended in list(self.done.items())) if each]
-        elements, questions = {}, []
+        elements = {}
         for step, held in list(self.elements.items()):
             try:
                 elements[step] = encode(held)
             except NotEncoded as problem:
                 done.append([step, -1, b"", self.form.write(_lost(problem))])
-        for unit, asked in list(self.questions.items()):
-            with contextlib.suppress(NotEncoded):  # then it is asked again
-                questions.append([*unit, encode(asked)])
         numbers = [self.offset, self.found, self.used, self.base]
         asker = None if self.asker is None else list(self.asker)
         return {
             "done": done,
             "elements": elements,
-            "questions": questions,
+            "questions": [[*unit, asked] for unit, asked in list(self.questions.items())],
             "asker": asker,
             "question": self.question,
             "numbers": numbers,
@@ -154,11 +152,70 @@ class Record:
         }
         elements = {step: decode(held) for step, held in written["elements"].items()}
         asker = None if written["asker"] is None else (written["asker"][0], written["asker"][1])
-        questions = {(step, element): decode(asked) for step, element, asked in written["questions"]}
+        questions = {(step, element): asked for step, element, asked in written["questions"]}
         offset, found, used, base = written["numbers"]
         return cls(
             form, done, elements, asker, written["question"], offset, found, used, base, questions, written["is_cut"]
         )
+
+
+class Keeping:
+    """What an attempt keeps of its calls."""
+
+    _record: Record
+    _taken: int
+    """The answers that the asker has had in this attempt."""
+
+    def again(self, unit: Unit, arguments: Any) -> Outcome | None:
+        """Give what a call that must not run twice has given already."""
+        is_fixed = unit[1] < 0 or unit[0] in self._record.elements
+        done = self._record.done.get(unit)
+        return done.outcome if done and (is_fixed or done.fits(arguments)) else None
+
+    def elements(self, step: str) -> list[Any] | None:
+        """Give what a mapped step that may change something goes over; None: it has not begun."""
+        return self._record.elements.get(step)
+
+    def begin(self, step: str, elements: list[Any]) -> None:
+        """Note what a mapped step that may change something goes over."""
+        self._record.elements[step] = elements
+
+    def keep(self, unit: Unit, arguments: Any, effect: Effect, outcome: Outcome) -> None:
+        """Keep what a call has given, where it must not run again."""
+        answered = self._has_ended(unit)
+        if isinstance(effect, (Pure, Read)) and not answered:
+            return
+        if isinstance(effect, Live) and outcome.failed:
+            return
+        self._record.done[unit] = Done(arguments, outcome, isinstance(effect, (Pure, Read, Live)))
+
+    def _has_ended(self, unit: Unit) -> bool:
+        """Note that a call has ended; true if it was the asker, which has its answers now."""
+        if unit != self._record.asker:
+            return False
+        self._record.used += self._taken
+        self._record.asker, self._taken = None, 0
+        return True
+
+    def settle(self, unit: Unit, outcome: Outcome, *, over: bool = True) -> None:
+        """Keep what a call has given, whatever it does, in the place of what was kept before.
+
+        Args:
+            unit: The call.
+            outcome: What it gave or, before it begins, what is to be said of it if it is cut off.
+            over: Whether it has ended.
+        """
+        if over:
+            self._has_ended(unit)
+        self._record.done[unit] = Done(None, outcome)
+
+    def unsettle(self, unit: Unit) -> None:
+        """Let a call run again that has not ended after all."""
+        self._record.done.pop(unit, None)
+
+    def cut(self, unit: Unit, fault: Fault) -> None:
+        """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
+        self._record.done[unit] = Done(None, Outcome(fault=fault))
 
 
 def _lost(problem: NotEncoded) -> Outcome:

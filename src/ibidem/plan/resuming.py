@@ -24,14 +24,23 @@ from dataclasses import fields
 from typing import Any
 
 from ibidem.core.asker import running_config
-from ibidem.core.call import Outcome
-from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
-from ibidem.core.faults import Fault
-from ibidem.plan.records import PLAIN, Done, Form, Record, Unit
-from ibidem.plan.saving import Saved, Saver, told
-from ibidem.plan.scratchpad import NEVER, PAD, RESUMING, SEND, TASK, AnotherAsks, asked_last, is_pending, values_of
+from ibidem.plan.records import PLAIN, Form, Keeping, Record, Unit
+from ibidem.plan.saving import Saved, Saver, as_saved, told
+from ibidem.plan.scratchpad import (
+    NEVER,
+    PAD,
+    RESUMING,
+    SEND,
+    TASK,
+    AnotherAsks,
+    Own,
+    asked_last,
+    is_pending,
+    values_of,
+)
 from ibidem.plan.scratchpad import asked as asked_of
+from ibidem.plan.scratchpad import given as given_of
 from ibidem.plan.tasks import KEPT, key_of
 from ibidem.report.events import logger
 
@@ -39,7 +48,7 @@ submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=
 """The id of the tool call by which a model submitted the plan that begins here."""
 
 
-class Attempt:
+class Attempt(Keeping):
     """One run of a plan in a task of a graph."""
 
     def __init__(self, config: Mapping[str, Any], pad: Any, shape: Any, form: Form = PLAIN) -> None:
@@ -51,10 +60,23 @@ class Attempt:
         self._next_answer = 0
         self.unsaved: tuple[Saver, Saved] | None = None
         """What is to be saved next."""
+        self._resumes = False
+        self._around: Own | None = pad.interrupt_counter if isinstance(pad.interrupt_counter, Own) else None
         with KEPT.lock:
+            if self._around is not None:
+                self._begin_inside(self._around, shape, form)
+                return
             task = KEPT.task(configurable)
-            if task.pad is not pad:
+            if not task.is_in(pad):
                 task.begin(pad, configurable)
+            given = given_of(pad, configurable.get(TASK))
+            if (
+                given
+                and given.is_old
+                and any(same(each, given.value) is not False for each in (*pad.resume, *task.given))
+            ):
+                pad.get_null_resume(True)  # it was had, or there for what was asked before
+            self._given = [given.value] if given else []
             self._task = task
             self._key = key_of(shape, task.begun[shape])
             task.begun[shape] += 1
@@ -66,7 +88,7 @@ class Attempt:
             self._is_alone = asked == self._record.base + task.counted
             """Whether nobody else in the task has asked since the plan was begun first."""
             # Answers that a cancelled run had are not the task's.
-            record.used = min(record.used, max(0, len(pad.resume) - record.base))
+            record.used = min(record.used, max(0, len(pad.resume) - asked))
             record.offset = min(record.offset, len(pad.resume))
             saved = asked_last(pad, configurable.get(TASK))
             if record.asker is not None and saved is not None and same(values_of(saved), record.question) is False:
@@ -76,13 +98,25 @@ class Attempt:
         if not self.is_known:
             answers = len(pad.resume) - asked + is_pending(pad.get_null_resume)
             self._record.found = max(answers, 1) if task.is_lost else answers
-        had = pad.resume[: self._record.base + self._record.used]
+        had = pad.resume[: asked + (record.used if self._is_alone else 0)]
         if self.is_known and had:  # each attempt writes those that were had, or they are gone; a new one may be refused
             configurable[SEND]([("__resume__", had)])
         record.is_running = True
         self._resumes = task.version > 0
         if self._resumes:
             self.note()
+
+    def _begin_inside(self, around: Own, shape: Any, form: Form) -> None:
+        """Begin a plan that a call of another one runs: what it does is kept, but it has no answers; the lock is held."""
+        outer, self._is_alone = around.attempt, False
+        self._task = task = outer._task
+        shape = (outer._key, around.unit, shape)
+        self._key = key_of(shape, task.begun[shape])
+        task.begun[shape] += 1
+        known = task.known(self._key, form)
+        self.is_known = known is not None
+        self._record = task.records[self._key] = known or Record(form, found=int(task.is_lost))
+        self._record.is_running = True
 
     @classmethod
     def here(cls, shape: Any, form: Form = PLAIN) -> Attempt | None:
@@ -109,7 +143,12 @@ class Attempt:
     @property
     def is_current(self) -> bool:
         """Whether the task has not been begun anew since."""
-        return self._task.pad is self._pad
+        return self._task.is_in(self._pad)
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether answers can be told apart: not in a plan that a call of another one runs."""
+        return self._around is None
 
     @property
     def has_asked(self) -> bool:
@@ -121,68 +160,19 @@ class Attempt:
         """The call whose question was shown, and which is begun first."""
         return self._record.asker
 
-    def again(self, unit: Unit, arguments: Any) -> Outcome | None:
-        """Give what a call that must not run twice has given already."""
-        is_fixed = unit[1] < 0 or unit[0] in self._record.elements
-        done = self._record.done.get(unit)
-        return done.outcome if done and (is_fixed or done.fits(arguments)) else None
-
-    def elements(self, step: str) -> list[Any] | None:
-        """Give what a mapped step that may change something goes over; None: it has not begun."""
-        return self._record.elements.get(step)
-
-    def begin(self, step: str, elements: list[Any]) -> None:
-        """Note what a mapped step that may change something goes over."""
-        self._record.elements[step] = elements
-
-    def keep(self, unit: Unit, arguments: Any, effect: Effect, outcome: Outcome) -> None:
-        """Keep what a call has given, where it must not run again."""
-        answered = self._has_ended(unit)
-        if isinstance(effect, (Pure, Read)) and not answered:
-            return
-        if isinstance(effect, Live) and outcome.failed:
-            return
-        self._record.done[unit] = Done(arguments, outcome, isinstance(effect, (Pure, Read, Live)))
-
-    def _has_ended(self, unit: Unit) -> bool:
-        """Note that a call has ended; true if it was the asker, which has its answers now."""
-        if unit != self._record.asker:
-            return False
-        self._record.used += self._taken
-        self._record.asker, self._taken = None, 0
-        return True
-
-    def settle(self, unit: Unit, outcome: Outcome, *, over: bool = True) -> None:
-        """Keep what a call has given, whatever it does, in the place of what was kept before.
-
-        Args:
-            unit: The call.
-            outcome: What it gave or, before it begins, what is to be said of it if it is cut off.
-            over: Whether it has ended.
-        """
-        if over:
-            self._has_ended(unit)
-        self._record.done[unit] = Done(None, outcome)
-
-    def unsettle(self, unit: Unit) -> None:
-        """Let a call run again that has not ended after all."""
-        self._record.done.pop(unit, None)
-
     def forget(self) -> None:
         """Let nothing be known any more, because nothing of it will be resumed."""
         with KEPT.lock:
             self._task.forget(self._key)
         self.stop()
 
-    def cut(self, unit: Unit, fault: Fault) -> None:
-        """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
-        self._record.done[unit] = Done(None, Outcome(fault=fault))
-
     def still_asks(self, unit: Unit, question: Any) -> bool:
         """Note what a call asks before it is made; false: an answer that is there was given to another question."""
-        before = self._record.questions.get(unit)
-        self._record.questions[unit] = question
-        return unit != self._record.asker or same(before, question) is True
+        before = self._record.questions.pop(unit, None)
+        question, is_saved = as_saved(self._config["configurable"], question)
+        if is_saved:  # else nobody is shown it
+            self._record.questions[unit] = question
+        return unit != self._record.asker or (is_saved and same(before, question) is True)
 
     def discard(self) -> None:
         """Note that the asker has taken an answer that was given to another question."""
@@ -192,12 +182,14 @@ class Attempt:
 
     def shown(self, unit: Unit, flow: BaseException) -> None:
         """Note whose question leaves the plan, and as what."""
-        self._record.question = values_of(flow.args[0] if flow.args else ())
+        asked, _ = as_saved(self._config["configurable"], told(flow.args[0] if flow.args else ()))
+        self._record.question = [value for _, value in asked]
         if unit != self._record.asker:
             self._drop()
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
-        self._task.asked = told(flow.args[0] if flow.args else ())
+        self._task.asked = asked
+        self._task.given, _ = as_saved(self._config["configurable"], self._given)
         self._record.is_running = False
         self.note()
 
@@ -256,27 +248,24 @@ class Attempt:
         with KEPT.lock:
             self._count(len(pad.resume) - asked_of(pad))
 
-    def finish(self, *, is_last: bool = False) -> None:
-        """Let what the program asks after the plan have the answers after those of the plan.
-
-        Args:
-            is_last: Whether the task asks nothing after it.
-        """
+    def finish(self) -> None:
+        """Let what the program asks after the plan have the answers after those of the plan."""
         self._drop()
         with KEPT.lock:
             if self._task.asks == self._key:
                 self._task.asks = None
-            if self._task.asks is None and not is_last:
+            if self._task.asks is None and self.may_ask:
                 self._task.asked = None
-        if not is_last:
-            self.stop()
+        self.stop()
 
     def _claim(self) -> int:
         """Number a question that has no answer yet.
 
         Raises:
-            AnotherAsks: Another plan of the task asks.
+            AnotherAsks: Another plan of the task asks, or one around this one would have to.
         """
+        if not self.may_ask:
+            raise AnotherAsks(inside=True)
         with KEPT.lock:
             if self._task.asks is None:
                 self._task.asks = self._key
@@ -319,7 +308,7 @@ class Attempt:
         if unit == self._record.asker:
             self._next_answer = self._record.offset
             counter, null = self._number, self._null
-        own = {**self._fields, "interrupt_counter": counter, "get_null_resume": null}
+        own = {**self._fields, "interrupt_counter": Own(self, unit, counter), "get_null_resume": null}
         if hidden:
             own["resume"] = []
             configurable.pop(RESUMING, None)

@@ -8,6 +8,7 @@ the thread goes on from an earlier checkpoint, the task is another one.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,8 @@ class Saved(NamedTuple):
     """No other has it."""
     asked: list[Any] | None
     """What was asked last: the id and the value of each interrupt. None: whatever is asked now, no plan of it had asked that."""
+    given: list[Any]
+    """The answer that was there then: it is none to that question."""
     asks: str | None
     """The record that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
     records: Mapping[str, Any]
@@ -50,7 +53,7 @@ class Saved(NamedTuple):
             return None
         last, asked = max(found, key=lambda each: each["version"]), told(asked_last(pad, task) or ())
         if last["form"] != _FORM:  # of another ibidem
-            return cls(str(task), last["version"], secrets.token_hex(8), [], None, {}), False
+            return cls(str(task), last["version"], secrets.token_hex(8), [], [], None, {}), False
         saved = cls(*(last[name] for name in cls._fields))
         return saved, saved.asked is None or any(same(each["asked"], asked) is not False for each in found)
 
@@ -67,6 +70,19 @@ def _of(task: Any, writes: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
 def told(interrupts: Any) -> list[Any]:
     """Tell interrupts apart: by their ids, where LangGraph gives each one of its own, and their values."""
     return [[getattr(each, "id", None), getattr(each, "value", each)] for each in interrupts]
+
+
+def as_saved(configurable: Mapping[str, Any], value: Any) -> tuple[Any, bool]:
+    """Give a value as it is when it was saved and read again, which may be another one: a list for a tuple.
+
+    Returns:
+        It, and whether it can be saved.
+    """
+    serde = getattr(configurable.get(CHECKPOINTER), "serde", None)
+    try:
+        return value if serde is None else serde.loads_typed(serde.dumps_typed(value)), True
+    except Exception:  # then LangGraph cannot save it either
+        return value, False
 
 
 class Saver(NamedTuple):
@@ -90,8 +106,14 @@ class Saver(NamedTuple):
         return cls(checkpointer, {"configurable": named}, task)
 
     def put(self, saved: Saved) -> None:
-        """Save; a checkpointer that refuses keeps nobody from being asked."""
+        """Save; a checkpointer that refuses keeps nobody from being asked.
+
+        One that works on the loop that runs here would wait for itself.
+        """
         try:
+            loop = asyncio._get_running_loop()
+            if loop is not None and getattr(self.checkpointer, "loop", None) is loop:
+                raise RuntimeError(_NOT_HERE)  # noqa: TRY301  # as if it had refused
             self.checkpointer.put_writes(*self._arguments(saved))
         except Exception:
             logger.warning(_REFUSED, exc_info=True)
@@ -127,6 +149,8 @@ class Saver(NamedTuple):
         row = {"form": _FORM, **saved._asdict()}
         return self.config, [(_CHANNEL, row)], str(uuid.uuid5(_NAMESPACE, saved.task + saved.token))
 
+
+_NOT_HERE = "its checkpointer works on the event loop that waits for this call: await it, say with plan.arun()"
 
 _REFUSED = (
     "what had been done when a person was asked could not be saved with the checkpoint; a resume in this process knows of it, "

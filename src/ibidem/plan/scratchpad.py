@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 PAD, RESUMING, SEND, TASK = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send", "__pregel_task_id"
 CHECKPOINTER = "__pregel_checkpointer"
@@ -16,10 +16,25 @@ NEVER = 1 << 60
 class AnotherAsks(Exception):  # noqa: N818
     """A step would ask a person while another plan of the same task does: the answers could not be told apart."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "another plan of this message asks a person: submit this one again by itself, when that is answered"
-        )
+    def __init__(self, *, inside: bool = False) -> None:
+        super().__init__(_INSIDE if inside else _BESIDE)
+
+
+_BESIDE = "another plan of this message asks a person: submit this one again by itself, when that is answered"
+_INSIDE = "a plan that a call of a plan, or of a node of several calls, runs cannot ask a person: ask before, or run it by itself"
+
+
+class Own(NamedTuple):
+    """Counts the questions of one call, in the scratchpad that was made for it."""
+
+    attempt: Any
+    """The attempt in which the call is made."""
+    unit: tuple[str, int]
+    """The call."""
+    count: Callable[[], int]
+
+    def __call__(self) -> int:
+        return self.count()
 
 
 def asked(pad: Any) -> int:
@@ -42,6 +57,28 @@ def is_pending(get_null_resume: Any) -> bool:
     if held["null_resume_write"] is None:
         return is_pending(held["parent_scratchpad"].get_null_resume)
     return any(write is held["null_resume_write"] for write in held["pending_writes"])
+
+
+class Given(NamedTuple):
+    """The answer that a graph was given without saying to what."""
+
+    value: Any
+    is_old: bool
+    """Whether it was given at an earlier resume: where a graph is run on without an answer, LangGraph gives it once more."""
+
+
+def given(pad: Any, task: Any) -> Given | None:
+    """Find the answer that is for whoever asks first, had or not."""
+    function, own = pad.get_null_resume, True
+    while (held := _closure(function)).get("null_resume_write", pad) is None and held.get("parent_scratchpad"):
+        function, own = held["parent_scratchpad"].get_null_resume, False
+    answer, writes = held.get("null_resume_write"), list(held.get("pending_writes") or ())
+    if answer is None:
+        return None
+    before = next((number for number, write in enumerate(writes) if write is answer), len(writes))
+    # A new one is the last of all; where they are read again, those of no task come first.
+    is_old = any(write[1] == "__interrupt__" and (write[0] == task or not own) for write in writes[before + 1 :])
+    return Given(answer[2], is_old)
 
 
 def pending_writes(pad: Any) -> Sequence[tuple[Any, ...]]:

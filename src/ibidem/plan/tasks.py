@@ -9,22 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from ibidem.core import forks
 from ibidem.plan.records import Form, Record
 from ibidem.plan.saving import Saved
+from ibidem.plan.scratchpad import PAD
 from ibidem.report.events import logger
 
 TASKS = 256
-"""Tasks that are kept in this process."""
+"""Tasks that are kept in this process when nothing runs in them."""
 
 
 @dataclass(slots=True)
 class Task:
     """What is known of a task."""
 
-    pad: Any = None
-    """The scratchpad of the attempt under way: another attempt has another one."""
+    attempt: ReferenceType[Any] | None = None
+    """Tells which attempt is under way, as long as it is."""
     begun: Counter[Any] = field(default_factory=Counter)
     """How many plans of each kind the attempt has begun."""
     records: dict[str, Record] = field(default_factory=dict)
@@ -34,6 +36,8 @@ class Task:
     """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
     asked: list[Any] | None = field(default_factory=list)
     """What it asked last, as it is saved."""
+    given: list[Any] = field(default_factory=list)
+    """The answer that was there when it asked last, whoever had it: it is none to that question."""
     saved: dict[str, Any] = field(default_factory=dict)
     """Records as they were saved, until their plans are begun."""
     version: int = 0
@@ -47,15 +51,19 @@ class Task:
 
     def begin(self, pad: Any, configurable: Mapping[str, Any]) -> None:
         """Begin an attempt, with what was saved if it is news."""
-        self.pad, self.begun, self.counted = pad, Counter(), 0
+        self.attempt, self.begun, self.counted = ref(_sign(pad)), Counter(), 0
         saved, is_whole = Saved.last(pad, configurable) or (None, False)
         if saved is None or saved.token in self.tokens:
             return
         self.records, self.saved, self.asks, self.is_lost = {}, {}, None, not is_whole
-        self.version, self.asked = saved.version, saved.asked
+        self.version, self.asked, self.given = saved.version, saved.asked, saved.given
         self.tokens.add(saved.token)
         if is_whole:
             self.saved, self.asks = dict(saved.records), saved.asks
+
+    def is_in(self, pad: Any) -> bool:
+        """Whether the attempt that has a scratchpad is the one under way."""
+        return self.attempt is not None and self.attempt() is _sign(pad)
 
     def known(self, key: str, form: Form) -> Record | None:
         """Give the record of a plan; None: it has not been begun."""
@@ -83,16 +91,17 @@ class Task:
         """Give what is to be saved of it."""
         self.version += 1
         records = {**self.saved, **{key: record.write() for key, record in self.records.items()}}
-        saved = Saved(task, self.version, secrets.token_hex(8), self.asked, self.asks, records)
+        saved = Saved(task, self.version, secrets.token_hex(8), self.asked, self.given, self.asks, records)
         self.tokens.add(saved.token)
         return saved
 
 
 class Kept:
-    """The last tasks of which something is known here."""
+    """The last tasks of which something is known here, and all that are under way."""
 
     def __init__(self) -> None:
         self.tasks: OrderedDict[Any, Task] = OrderedDict()
+        self.under_way: WeakKeyDictionary[Any, Task] = WeakKeyDictionary()
         self._after_fork()
         forks.after(self)
 
@@ -101,12 +110,17 @@ class Kept:
 
     def task(self, configurable: Mapping[str, Any]) -> Task:
         """Give the task that runs here; the lock is held."""
-        key = (configurable.get("thread_id"), configurable.get("checkpoint_ns"))
-        task = self.tasks.setdefault(key, Task())
+        key, sign = (configurable.get("thread_id"), configurable.get("checkpoint_ns")), _sign(configurable[PAD])
+        task = self.under_way[sign] = self.tasks[key] = self.under_way.get(sign) or self.tasks.get(key) or Task()
         self.tasks.move_to_end(key)
         while len(self.tasks) > TASKS:
             self.tasks.popitem(last=False)
         return task
+
+
+def _sign(pad: Any) -> Any:
+    """Give what lives as long as a scratchpad, to which nothing can refer weakly."""
+    return pad.get_null_resume
 
 
 KEPT = Kept()
