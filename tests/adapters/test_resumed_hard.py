@@ -1,6 +1,7 @@
 """Resumes where things are not as they should be: loops that are blocked, tasks that are pushed out, plans inside of calls."""
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter as Counted
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, call, in_a_node, node_graph, thread
+from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, call, forget_tasks, in_a_node, node_graph, thread
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -392,13 +393,13 @@ def test_what_must_come_before_the_call_that_was_answered_is_not_kept_waiting_by
 @ANYWHERE
 def test_a_read_that_was_cut_off_is_made_before_the_write_that_was_answered(caplog):
     """R5: a wrapper had asked about the write before it waited for the read, and then it did not wait."""
-    world, held, cut = World(), ["old"], [True]
+    world, held, runs, answer = World(), ["old"], Counter(), asyncio.Event()
 
     @tool
     async def get(key: str) -> str:
         """Get."""
-        if cut and cut.pop():
-            await asyncio.Event().wait()
+        if runs(key) == 1:
+            await answer.wait()
         return held[0]
 
     @tool
@@ -410,6 +411,7 @@ def test_a_read_that_was_cut_off_is_made_before_the_write_that_was_answered(capl
     async def approved(request, execute):
         if request.tool_call["name"] == "put":
             interrupt("put?")
+            answer.set()
         return await execute(request)
 
     node = node_graph(ToolNode([get, put], awrap_tool_call=approved), checkpointer=InMemorySaver())
@@ -518,3 +520,86 @@ def test_an_answer_that_was_had_in_a_run_that_was_cancelled_is_nobody_elses(kind
 
 def rows(saver):
     return saver.get_tuple(thread("t")).pending_writes
+
+
+# -- what another process could not save ------------------------------------------------------------------------------------
+
+
+class Refusing(InMemorySaver):
+    """A checkpointer that takes nothing but what is LangGraph's, while it is told so."""
+
+    is_refusing = False
+
+    def put_writes(self, config, writes, *args):
+        if self.is_refusing and writes[0][0] == "__ibidem__":
+            raise ValueError("no such channel")
+        super().put_writes(config, writes, *args)
+
+    async def aput_writes(self, config, writes, *args):
+        self.put_writes(config, writes, *args)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["node", "plan"])
+@pytest.mark.parametrize("knows", [True, False], ids=["the first process", "a third"])
+def test_what_another_process_did_and_could_not_save_is_not_done_again(way, kind, knows, monkeypatch):
+    """R19: what the first process remembers, or finds saved, is older than what is answered now."""
+    saver = Refusing()
+    graph, world, calls = graph_that_pays(way, kind, ["abc"], saver)
+    ask(way, graph, {"messages": [ai(*calls)]}, thread("t"))
+    first, saver.is_refusing = tasks.KEPT.tasks.copy(), True
+    tasks.KEPT.tasks.clear()
+    state = ask(way, graph, Command(resume="yes to a"), thread("t"))
+    assert [each.value for each in state["__interrupt__"]] == ["pay b?"]
+    tasks.KEPT.tasks.clear()
+    tasks.KEPT.tasks.update(first if knows else {})
+    saver.is_refusing = False
+    results = []
+    monkeypatch.setattr(Plan, "run", noting(Plan.run, results))
+    monkeypatch.setattr(Plan, "arun", anoting(Plan.arun, results))
+    with contextlib.suppress(RuntimeError):  # the program of the plan looks at the result
+        state = ask(way, graph, Command(resume="yes to b"), thread("t"))
+    assert world.made.runs.count(("pay", "a")) == 1
+    answered = str(results[-1].outcome("pay").fault) if kind == "plan" else told(state)["a"]
+    assert "maybe_executed" in answered
+
+
+def noting(run, results):
+    def noted(*args, **kwargs):
+        results.append(run(*args, **kwargs))
+        return results[-1]
+
+    return noted
+
+
+def anoting(run, results):
+    async def noted(*args, **kwargs):
+        results.append(await run(*args, **kwargs))
+        return results[-1]
+
+    return noted
+
+
+@BOTH
+@pytest.mark.usefixtures("refusing")
+def test_a_plan_that_is_run_on_elsewhere_without_an_answer_and_without_what_it_did(way):
+    """R19: that a question was saved, and nobody answered it, tells that the plan had been begun."""
+    world = World()
+
+    def build():
+        def put(key):
+            return world.put(key)
+
+        def pay(key, put):
+            return world.pay(key)
+
+        plan = Plan()
+        plan.call(pay, key="a", put=plan.call(put, key="a"))
+        return plan
+
+    graph, results = in_a_node(way, build, Guard(effects=EFFECTS))
+    ask(way, graph, {"messages": []}, thread("t"))
+    forget_tasks()
+    ask(way, graph, None, thread("t"))
+    assert world.made.runs == [("put", "a")]
+    assert results[-1].outcome("put").fault.kind == "maybe_executed"

@@ -151,7 +151,7 @@ class Kept:
         attempt = Attempt.here(("calls", *((call["name"], call["id"]) for call in calls)), form)
         if attempt is None:
             return None
-        if attempt.answers:  # and nobody knows to what
+        if attempt.answers and not attempt.is_lost:  # and nobody knows to what
             attempt.forget()
             return None
         return cls(attempt, calls, known)
@@ -163,15 +163,16 @@ class Kept:
             turn: That of the calls.
             numbers: Of the calls that are made.
         """
-        if self.asker not in numbers:
+        asker, places = self.asker, turn.places if turn is not None else []
+        if asker is None or asker not in numbers:
             self.asker = None
             return []
-        first = {self.asker}
-        for number in range(self.asker - 1, -1, -1) if turn is not None else ():
-            if number in numbers and any(turn.places[each].needs(turn.places[number]) for each in first):
+        first = {asker}
+        for number in range(asker - 1, -1, -1) if places else ():
+            if number in numbers and any(places[each].needs(places[number]) for each in first):
                 first.add(number)
         self._before = frozenset(first)
-        return [*(number for number in numbers if number in first and number != self.asker), self.asker]
+        return [*(number for number in numbers if number in first and number != asker), asker]
 
     def keep(self, call: Any, output: Any, told: State) -> None:
         """Note what a call gave, and how it ended for the order of its turn."""

@@ -30,6 +30,7 @@ from ibidem.plan.saving import Saved, Saver, as_saved, told
 from ibidem.plan.scratchpad import (
     NEVER,
     PAD,
+    RESUME_MAP,
     RESUMING,
     SEND,
     TASK,
@@ -70,13 +71,15 @@ class Attempt(Keeping):
             if not task.is_in(pad):
                 task.begin(pad, configurable)
             given = given_of(pad, configurable.get(TASK))
+            self._given = [given.value] if given else []
+            is_answered = bool(given or configurable.get(RESUME_MAP))
             if (
                 given
                 and given.is_old
-                and any(same(each, given.value) is not False for each in (*pad.resume, *task.given))
+                and any(same(each, given.value) is not False for each in [*pad.resume, *task.given])
             ):
                 pad.get_null_resume(True)  # it was had, or there for what was asked before
-            self._given = [given.value] if given else []
+                is_answered = False
             self._task = task
             self._key = key_of(shape, task.begun[shape])
             task.begun[shape] += 1
@@ -97,7 +100,10 @@ class Attempt(Keeping):
                 self._count(record.used)  # answers that finished steps have had are nobody's any more
         if not self.is_known:
             answers = len(pad.resume) - asked + is_pending(pad.get_null_resume)
-            self._record.found = max(answers, 1) if task.is_lost else answers
+            is_begun = task.is_lost or (
+                saved is not None and not is_answered
+            )  # what asked then was not before the plan
+            self._record.found = max(answers, 1) if is_begun else answers
         had = pad.resume[: asked + (record.used if self._is_alone else 0)]
         if self.is_known and had:  # each attempt writes those that were had, or they are gone; a new one may be refused
             configurable[SEND]([("__resume__", had)])
@@ -134,6 +140,11 @@ class Attempt(Keeping):
     def answers(self) -> int:
         """Answers to questions of which nothing is known; 1 at the least where nothing is known of what had finished."""
         return self._record.found
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is known that something was saved of the task, and not what was done since."""
+        return self._task.is_lost
 
     @property
     def is_unknown(self) -> bool:
@@ -189,6 +200,7 @@ class Attempt(Keeping):
             self._record.asker, self._record.offset = unit, len(self._pad.resume)
         self._taken = 0
         self._task.asked = asked
+        self._task.heard.append(asked)
         self._task.given, _ = as_saved(self._config["configurable"], self._given)
         self._record.is_running = False
         self.note()

@@ -247,8 +247,8 @@ class Run(Deciding):
                 outcome = Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
             except BaseException as flow:
                 if is_interrupt(flow) and not attempt.may_ask:  # of a graph below
-                    problem = AnotherAsks(inside=True)
-                    return Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
+                    refusal = AnotherAsks(inside=True)
+                    return Outcome(fault=own_fault("unauthorized", f"Not run: {refusal}.", refusal))
                 if not (hidden and is_interrupt(flow)):
                     if not harmless and isinstance(
                         flow, Exception

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 PAD, RESUMING, SEND, TASK = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send", "__pregel_task_id"
-CHECKPOINTER = "__pregel_checkpointer"
+CHECKPOINTER, RESUME_MAP = "__pregel_checkpointer", "__pregel_resume_map"
 
 NEVER = 1 << 60
 """A question number that no answer has."""
@@ -31,10 +31,10 @@ class Own(NamedTuple):
     """The attempt in which the call is made."""
     unit: tuple[str, int]
     """The call."""
-    count: Callable[[], int]
+    counter: Callable[[], int]
 
     def __call__(self) -> int:
-        return self.count()
+        return self.counter()
 
 
 def asked(pad: Any) -> int:

@@ -12,9 +12,10 @@ from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from ibidem.core import forks
+from ibidem.core.equality import same
 from ibidem.plan.records import Form, Record
-from ibidem.plan.saving import Saved
-from ibidem.plan.scratchpad import PAD
+from ibidem.plan.saving import Saved, told
+from ibidem.plan.scratchpad import PAD, TASK, asked_last
 from ibidem.report.events import logger
 
 TASKS = 256
@@ -36,6 +37,8 @@ class Task:
     """The plan that asks: of several in one task, whose answers LangGraph has in one list, no other may meanwhile."""
     asked: list[Any] | None = field(default_factory=list)
     """What it asked last, as it is saved."""
+    heard: list[Any] = field(default_factory=list)
+    """All that it has asked, as far as that is known here."""
     given: list[Any] = field(default_factory=list)
     """The answer that was there when it asked last, whoever had it: it is none to that question."""
     saved: dict[str, Any] = field(default_factory=dict)
@@ -54,12 +57,21 @@ class Task:
         self.attempt, self.begun, self.counted = ref(_sign(pad)), Counter(), 0
         saved, is_whole = Saved.last(pad, configurable) or (None, False)
         if saved is None or saved.token in self.tokens:
+            self._look_again(told(asked_last(pad, configurable.get(TASK)) or ()))
             return
         self.records, self.saved, self.asks, self.is_lost = {}, {}, None, not is_whole
         self.version, self.asked, self.given = saved.version, saved.asked, saved.given
         self.tokens.add(saved.token)
+        self.heard = [] if saved.asked is None else [saved.asked]
         if is_whole:
             self.saved, self.asks = dict(saved.records), saved.asks
+
+    def _look_again(self, asked: list[Any]) -> None:
+        """Look whether what is known here is all: another process may have gone on, and could not save how far."""
+        if asked and self.heard and self.asked is not None and all(same(each, asked) is False for each in self.heard):
+            self.is_lost = True
+            for record in self.records.values():
+                record.is_cut = True
 
     def is_in(self, pad: Any) -> bool:
         """Whether the attempt that has a scratchpad is the one under way."""
