@@ -16,7 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from ibidem.plan.tasks import KEPT
+from ibidem.resume.tasks import KEPT
 
 BOTH = pytest.mark.parametrize("way", ["sync", "async"])
 

@@ -4,7 +4,7 @@ import pytest
 from adapter_kit import runner
 from langgraph.checkpoint.memory import InMemorySaver
 
-from ibidem.plan.tasks import Kept
+from ibidem.resume.tasks import Kept
 
 
 @pytest.fixture(scope="session", autouse=True)

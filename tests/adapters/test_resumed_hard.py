@@ -19,7 +19,7 @@ from langgraph.types import Command, interrupt
 
 import ibidem
 from ibidem import Guard, Live, Plan, Read, Write
-from ibidem.plan import tasks
+from ibidem.resume import tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore:declared, but no tool")
 """One guard for the graph and for what its calls run."""

@@ -15,8 +15,8 @@ from langgraph.types import Command, interrupt
 
 import ibidem
 from ibidem import Guard, Live, Plan, Write
-from ibidem.plan import saving
-from ibidem.plan.records import PLAIN, Done, Record
+from ibidem.resume import saving
+from ibidem.resume.records import PLAIN, Done, Record
 
 ROW = "__ibidem__"
 

@@ -17,9 +17,9 @@ from ibidem.core.declarations import decorated_effect
 from ibidem.guard import Guard
 from ibidem.langgraph.approvals import Approvals, Around, both, can_be_found, found_above
 from ibidem.plan.mistakes import PlanError
-from ibidem.plan.resuming import submitted
 from ibidem.plan.steps import name_of
 from ibidem.plan.submitting import Limits, Submissions
+from ibidem.resume.attempts import submitted
 from ibidem.wrapping import binding_of
 
 _found: ContextVar[Around | None] = ContextVar("ibidem_plan_approvals", default=None)

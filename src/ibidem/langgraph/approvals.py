@@ -21,7 +21,7 @@ from ibidem.core.asker import running_config
 from ibidem.core.call import Outcome
 from ibidem.plan.references import own
 from ibidem.plan.results import own_fault
-from ibidem.plan.resuming import Attempt, submitted
+from ibidem.resume.attempts import Attempt, submitted
 
 _ALL: tuple[str, ...] = ("approve", "edit", "reject", "respond")
 _PREFIX = "Tool execution requires approval"

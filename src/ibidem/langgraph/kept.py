@@ -2,7 +2,7 @@
 
 LangGraph runs a task that was interrupted again from its beginning, and a node of tools makes all calls of its message again, a
 change too that was made already. It is otherwise where each call is sent as a task of its own, as `create_agent` does. So that
-it is the same in both, the calls of a message are resumed as the steps of a plan are (`plan/resuming.py`): what has ended is not
+it is the same in both, the calls of a message are resumed as the steps of a plan are (`resume/attempts.py`): what has ended is not
 made again, each call has the answers that were given to it, and what was begun and cut off is `maybe_executed`.
 
 Where a call is undeclared or runs graphs, or nothing of what was saved can be had, all calls are made again, as they would be
@@ -22,8 +22,8 @@ from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read, Write
 from ibidem.core.faults import Fault, empty_interrupt, is_interrupt, is_refused_answer
 from ibidem.core.turns import State, Turn
-from ibidem.plan.resuming import Attempt
-from ibidem.plan.scratchpad import CHECKPOINTER, PAD, Own
+from ibidem.resume.attempts import Attempt
+from ibidem.resume.scratchpad import CHECKPOINTER, PAD, Own
 
 SOON = 0.1
 """Seconds that a question waits for changes that run beside it: what has not ended by then is saved as begun, and then anew."""

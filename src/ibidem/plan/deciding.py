@@ -14,9 +14,9 @@ from ibidem.core.runtime import Runtime
 from ibidem.plan.checking import Prepared
 from ibidem.plan.drawing import Row
 from ibidem.plan.results import Ended, Result, own_fault
-from ibidem.plan.resuming import Attempt
 from ibidem.plan.workers import Options, Tasks, Threads
 from ibidem.report.events import logger
+from ibidem.resume.attempts import Attempt
 
 Unit = tuple[int, int]
 """What a worker does: a step by its number, or the call for one of its elements; the number of that, or -1."""

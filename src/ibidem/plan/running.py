@@ -20,11 +20,11 @@ from ibidem.plan.conditions import holds
 from ibidem.plan.deciding import Deciding, Unit
 from ibidem.plan.references import ITEM, NotThere, Reference, filled, follow
 from ibidem.plan.results import Ended, Result, own_fault, together, upstream_failed
-from ibidem.plan.resuming import Attempt
-from ibidem.plan.scratchpad import AnotherAsks
 from ibidem.plan.steps import Plan, Step
 from ibidem.plan.tools import Callee
 from ibidem.plan.workers import Options, Tasks, Threads
+from ibidem.resume.attempts import Attempt
+from ibidem.resume.scratchpad import AnotherAsks
 
 __all__ = ["Options", "arun", "prepare", "run"]
 

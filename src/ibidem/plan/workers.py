@@ -12,8 +12,8 @@ from typing import Any, get_args
 from ibidem.core.call import Outcome
 from ibidem.core.pool import POOL
 from ibidem.core.runtime import run_blocking
-from ibidem.plan.resuming import Attempt
 from ibidem.plan.steps import OnFault, Schedule
+from ibidem.resume.attempts import Attempt
 
 Approve = Callable[[Attempt | None, tuple[str, int], str, dict[str, Any]], "dict[str, Any] | Outcome"]
 """Asks whether a call may be made: gives the arguments it may be made with, or what stands for it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 PAD, RESUMING, SEND, TASK = "__pregel_scratchpad", "__pregel_resuming", "__pregel_send", "__pregel_task_id"
@@ -98,6 +100,18 @@ def asked_last(pad: Any, task: Any) -> Any:
 def values_of(interrupts: Any) -> list[Any]:
     """Give what interrupts ask."""
     return [getattr(each, "value", each) for each in interrupts]
+
+
+@contextlib.contextmanager
+def running_with(config: Any) -> Iterator[None]:
+    """Let what runs in this block have another configuration."""
+    variable = sys.modules["langchain_core.runnables.config"].var_child_runnable_config
+    token = variable.set(config)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # closed in another context, which keeps its own value
+            variable.reset(token)
 
 
 def _closure(function: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import fields
@@ -25,9 +24,11 @@ from typing import Any
 
 from ibidem.core.asker import running_config
 from ibidem.core.equality import same
-from ibidem.plan.records import PLAIN, Form, Keeping, Record, Unit
-from ibidem.plan.saving import Saved, Saver, as_saved, told
-from ibidem.plan.scratchpad import (
+from ibidem.report.events import logger
+from ibidem.resume.keeping import Keeping
+from ibidem.resume.records import PLAIN, Form, Record, Unit
+from ibidem.resume.saving import Saved, Saver, as_saved, told
+from ibidem.resume.scratchpad import (
     NEVER,
     PAD,
     RESUME_MAP,
@@ -38,12 +39,12 @@ from ibidem.plan.scratchpad import (
     Own,
     asked_last,
     is_pending,
+    running_with,
     values_of,
 )
-from ibidem.plan.scratchpad import asked as asked_of
-from ibidem.plan.scratchpad import given as given_of
-from ibidem.plan.tasks import KEPT, key_of
-from ibidem.report.events import logger
+from ibidem.resume.scratchpad import asked as asked_of
+from ibidem.resume.scratchpad import given as given_of
+from ibidem.resume.tasks import KEPT, key_of
 
 submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
 """The id of the tool call by which a model submitted the plan that begins here."""
@@ -67,62 +68,64 @@ class Attempt(Keeping):
             if self._around is not None:
                 self._begin_inside(self._around, shape, form)
                 return
-            task = KEPT.task(configurable)
+            self._task = task = KEPT.task(configurable)
             if not task.is_in(pad):
                 task.begin(pad, configurable)
-            given = given_of(pad, configurable.get(TASK))
-            self._given = [given.value] if given else []
-            is_answered = bool(given or configurable.get(RESUME_MAP))
-            if (
-                given
-                and given.is_old
-                and any(same(each, given.value) is not False for each in [*pad.resume, *task.given])
-            ):
-                pad.get_null_resume(True)  # it was had, or there for what was asked before
-                is_answered = False
-            self._task = task
-            self._key = key_of(shape, task.begun[shape])
-            task.begun[shape] += 1
-            known = task.known(self._key, form)
-            self.is_known = known is not None
-            asked = asked_of(pad)
-            self._record = record = known or Record(form, base=asked - task.counted)
-            task.records[self._key] = record
-            self._is_alone = asked == self._record.base + task.counted
+            is_answered = self._take_given()
+            asked, saved = asked_of(pad), asked_last(pad, configurable.get(TASK))
+            self._record = record = self._record_of(shape, form, base=asked - task.counted)
+            self._is_alone = asked == record.base + task.counted
             """Whether nobody else in the task has asked since the plan was begun first."""
             # Answers that a cancelled run had are not the task's.
             record.used = min(record.used, max(0, len(pad.resume) - asked))
             record.offset = min(record.offset, len(pad.resume))
-            saved = asked_last(pad, configurable.get(TASK))
             if record.asker is not None and saved is not None and same(values_of(saved), record.question) is False:
                 record.asker = None  # its question never left: what is answered is one from before
             if self._is_alone:
                 self._count(record.used)  # answers that finished steps have had are nobody's any more
-        if not self.is_known:
-            answers = len(pad.resume) - asked + is_pending(pad.get_null_resume)
-            is_begun = task.is_lost or (
-                saved is not None and not is_answered
-            )  # what asked then was not before the plan
-            self._record.found = max(answers, 1) if is_begun else answers
-        had = pad.resume[: asked + (record.used if self._is_alone else 0)]
-        if self.is_known and had:  # each attempt writes those that were had, or they are gone; a new one may be refused
-            configurable[SEND]([("__resume__", had)])
-        record.is_running = True
+        if self.is_known:
+            # Each attempt writes the answers that were had, or they are gone; a new one may be refused.
+            had = pad.resume[: asked + (record.used if self._is_alone else 0)]
+            if had:
+                configurable[SEND]([("__resume__", had)])
+        else:
+            record.found = len(pad.resume) - asked + is_pending(pad.get_null_resume)
+            if task.is_lost or (saved is not None and not is_answered):  # what asked then was not before the plan
+                record.found = max(record.found, 1)
         self._resumes = task.version > 0
         if self._resumes:
             self.note()
 
-    def _begin_inside(self, around: Own, shape: Any, form: Form) -> None:
-        """Begin a plan that a call of another one runs: what it does is kept, but it has no answers; the lock is held."""
-        outer, self._is_alone = around.attempt, False
-        self._task = task = outer._task
-        shape = (outer._key, around.unit, shape)
+    def _take_given(self) -> bool:
+        """Take away the answer that is there for whoever asks first, where it is none to what was asked last.
+
+        Returns:
+            Whether something is answered.
+        """
+        configurable, pad = self._config["configurable"], self._pad
+        given = given_of(pad, configurable.get(TASK))
+        self._given = [given.value] if given else []
+        if given and given.is_old and any(same(e, given.value) is not False for e in [*pad.resume, *self._task.given]):
+            pad.get_null_resume(True)  # it was had, or there for what was asked before
+            return False
+        return bool(given or configurable.get(RESUME_MAP))
+
+    def _record_of(self, shape: Any, form: Form, **new: Any) -> Record:
+        """Give what is known of the plan; where it is nothing, begin to note it."""
+        task = self._task
         self._key = key_of(shape, task.begun[shape])
         task.begun[shape] += 1
         known = task.known(self._key, form)
         self.is_known = known is not None
-        self._record = task.records[self._key] = known or Record(form, found=int(task.is_lost))
-        self._record.is_running = True
+        record = task.records[self._key] = known or Record(form, **new)
+        record.is_running = True
+        return record
+
+    def _begin_inside(self, around: Own, shape: Any, form: Form) -> None:
+        """Begin a plan that a call of another one runs: what it does is kept, but it has no answers; the lock is held."""
+        outer, self._is_alone = around.attempt, False
+        self._task = outer._task
+        self._record = self._record_of((outer._key, around.unit, shape), form, found=int(outer._task.is_lost))
 
     @classmethod
     def here(cls, shape: Any, form: Form = PLAIN) -> Attempt | None:
@@ -326,10 +329,5 @@ class Attempt(Keeping):
             configurable.pop(RESUMING, None)
         own["subgraph_counter"] = itertools.count(number).__next__  # in a graph below, too, one is known by its number
         configurable[PAD] = type(self._pad)(**own)
-        variable = sys.modules["langchain_core.runnables.config"].var_child_runnable_config
-        token = variable.set({**self._config, "configurable": configurable})
-        try:
+        with running_with({**self._config, "configurable": configurable}):
             yield
-        finally:
-            with contextlib.suppress(ValueError):  # closed in another context, which keeps its own value
-                variable.reset(token)

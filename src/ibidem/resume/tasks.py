@@ -13,10 +13,10 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from ibidem.core import forks
 from ibidem.core.equality import same
-from ibidem.plan.records import Form, Record
-from ibidem.plan.saving import Saved, told
-from ibidem.plan.scratchpad import PAD, TASK, asked_last
 from ibidem.report.events import logger
+from ibidem.resume.records import Form, Record
+from ibidem.resume.saving import Saved, told
+from ibidem.resume.scratchpad import PAD, TASK, asked_last
 
 TASKS = 256
 """Tasks that are kept in this process when nothing runs in them."""

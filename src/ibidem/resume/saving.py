@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ibidem.core.equality import same
-from ibidem.plan.scratchpad import CHECKPOINTER, TASK, asked_last, pending_writes
 from ibidem.report.events import logger
+from ibidem.resume.scratchpad import CHECKPOINTER, TASK, asked_last, pending_writes
 
 _CHANNEL = "__ibidem__"
 _FORM = 1

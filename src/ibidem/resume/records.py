@@ -1,7 +1,7 @@
 """Records: what is known of the plans, and of the nodes of calls, that a task of a graph has begun.
 
 They are kept in this process, of the last tasks, and saved where a graph is resumed from: beside what its checkpointer keeps
-of the task that asks (`plan/saving.py`). Only plain values are written, exactly; of a change that gave anything else, that
+of the task that asks (`resume/saving.py`). Only plain values are written, exactly; of a change that gave anything else, that
 it was made.
 """
 
@@ -14,7 +14,6 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from ibidem.core.call import Outcome
-from ibidem.core.effects import Effect, Live, Pure, Read
 from ibidem.core.equality import same
 from ibidem.core.faults import Fault
 from ibidem.stores.codec import NotEncoded, decode, encode
@@ -157,65 +156,6 @@ class Record:
         return cls(
             form, done, elements, asker, written["question"], offset, found, used, base, questions, written["is_cut"]
         )
-
-
-class Keeping:
-    """What an attempt keeps of its calls."""
-
-    _record: Record
-    _taken: int
-    """The answers that the asker has had in this attempt."""
-
-    def again(self, unit: Unit, arguments: Any) -> Outcome | None:
-        """Give what a call that must not run twice has given already."""
-        is_fixed = unit[1] < 0 or unit[0] in self._record.elements
-        done = self._record.done.get(unit)
-        return done.outcome if done and (is_fixed or done.fits(arguments)) else None
-
-    def elements(self, step: str) -> list[Any] | None:
-        """Give what a mapped step that may change something goes over; None: it has not begun."""
-        return self._record.elements.get(step)
-
-    def begin(self, step: str, elements: list[Any]) -> None:
-        """Note what a mapped step that may change something goes over."""
-        self._record.elements[step] = elements
-
-    def keep(self, unit: Unit, arguments: Any, effect: Effect, outcome: Outcome) -> None:
-        """Keep what a call has given, where it must not run again."""
-        answered = self._has_ended(unit)
-        if isinstance(effect, (Pure, Read)) and not answered:
-            return
-        if isinstance(effect, Live) and outcome.failed:
-            return
-        self._record.done[unit] = Done(arguments, outcome, isinstance(effect, (Pure, Read, Live)))
-
-    def _has_ended(self, unit: Unit) -> bool:
-        """Note that a call has ended; true if it was the asker, which has its answers now."""
-        if unit != self._record.asker:
-            return False
-        self._record.used += self._taken
-        self._record.asker, self._taken = None, 0
-        return True
-
-    def settle(self, unit: Unit, outcome: Outcome, *, over: bool = True) -> None:
-        """Keep what a call has given, whatever it does, in the place of what was kept before.
-
-        Args:
-            unit: The call.
-            outcome: What it gave or, before it begins, what is to be said of it if it is cut off.
-            over: Whether it has ended.
-        """
-        if over:
-            self._has_ended(unit)
-        self._record.done[unit] = Done(None, outcome)
-
-    def unsettle(self, unit: Unit) -> None:
-        """Let a call run again that has not ended after all."""
-        self._record.done.pop(unit, None)
-
-    def cut(self, unit: Unit, fault: Fault) -> None:
-        """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
-        self._record.done[unit] = Done(None, Outcome(fault=fault))
 
 
 def _lost(problem: NotEncoded) -> Outcome:
