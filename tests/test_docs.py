@@ -36,12 +36,10 @@ def a_graph():
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # README.md names a folder as its readers would, and gives no key
     monkeypatch.setenv("IBIDEM_KEY", "a key of the tests, long enough")
-    names = {"graph": a_graph()}
+    names = {"graph": a_graph()}  # one for the whole page: a reader has no other
     for source in examples(page):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ibidem.IbidemWarning)  # the pages declare tools that the graph here lacks
-            if "ibidem.wrap(graph" in source:
-                names["graph"] = a_graph()
             exec(compile(source, str(page), "exec"), names)
 
 

@@ -97,3 +97,20 @@ def test_wrapping_a_function_imports_no_framework():
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not FRAMEWORKS & set(output.split())
+
+
+def test_tab_shows_what_there_is_for_users_imported_yet_or_not():
+    script = "import ibidem, sys; assert {*ibidem.__all__} <= {*dir(ibidem)}; print(*dir(ibidem), *sys.modules)"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not {"Any", "TYPE_CHECKING", "toolbox", "langgraph"} & set(output.split())
+
+
+def test_what_needs_an_extra_says_which():
+    script = (
+        "import sys; sys.modules['langchain'] = None\n"
+        "import ibidem\n"
+        "try: ibidem.Middleware\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "pip install 'ibidem[langchain]'" in output

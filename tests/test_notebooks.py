@@ -137,7 +137,9 @@ def second(first, environment):
 def test_a_notebook_runs(notebook):
     with Session(notebook, {}) as session:
         session.run()
-    assert any(cell.get("outputs") for cell in session.document.cells)
+    shown = [output for cell in session.document.cells for output in cell.get("outputs", ())]
+    assert shown
+    assert [output.text for output in shown if output.get("name") == "stderr"] == [], "readers take it for a mistake"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)

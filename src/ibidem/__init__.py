@@ -97,8 +97,20 @@ def __getattr__(name: str) -> Any:
     if name == "anthropic":
         return importlib.import_module("ibidem.anthropic")
     if name in _LATER:
-        return getattr(importlib.import_module(f"ibidem.{_LATER[name]}"), name)
+        try:
+            return getattr(importlib.import_module(f"ibidem.{_LATER[name]}"), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "langchain":
+                raise
+            raise ModuleNotFoundError(
+                f"ibidem.{name} needs the package langchain: pip install 'ibidem[langchain]'", name=error.name
+            ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List what there is for users, imported yet or not: what Tab shows in a notebook."""
+    return sorted([*__all__, "__version__", "load_ipython_extension", "unload_ipython_extension"])
 
 
 def load_ipython_extension(shell: Any) -> None:

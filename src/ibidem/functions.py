@@ -89,8 +89,8 @@ def another_guard(target: Any) -> ValueError:
     """Say that something passes another guard already, and what to do."""
     name = getattr(target, "name", None) or getattr(target, "__name__", None) or repr(target)
     return ValueError(
-        f"{name!r} already passes another guard, and a call passes one only: wrap the original, "
-        "or change that guard with ibidem.guard_of(...).replace(...)"
+        f"{name!r} already passes another guard, and a call passes one only: wrap the original "
+        "(for other options, with ibidem.guard_of(...).replace(...)), or use what is wrapped already"
     )
 
 

@@ -228,12 +228,13 @@ class Guard(Questions, Runner):
         except NoExactKey as problem:
             return Sought(tool, arguments, who, reason=str(problem))
 
-    def hit(self, sought: Sought, *, only: bool = False) -> Outcome | None:
+    def hit(self, sought: Sought, *, only: bool = False, number: int = 0) -> Outcome | None:
         """Give what is remembered without making a call; None: make one. Called by adapters, for speed.
 
         Args:
             sought: What is called.
             only: Whether no call can be made: a hit is then not sent the long way to be checked.
+            number: Its place in its turn, where it is answered before it takes that.
         """
         tool, key = sought.tool, sought.key
         if key is None or self.sees_every_call or not tool.effect.remembered or self.store.marked(key.identity):
@@ -246,7 +247,7 @@ class Guard(Questions, Runner):
             sought.looked = self._memo.flights.landings
         outcome = (self._memo.find if only else self._memo.glance)(key, asking)
         if outcome is not None:
-            self._ended(tool, sought.asker.conversation[1], outcome, None)
+            self._ended(tool, sought.asker.conversation[1], outcome, None, number)
         return outcome
 
     def prepare(
@@ -304,12 +305,12 @@ class Guard(Questions, Runner):
         self._ended(call.tool, call.asker.conversation[1], outcome, call.reason)
         return outcome
 
-    def _ended(self, tool: Tool, conversation: str, outcome: Outcome, reason: str | None) -> None:
+    def _ended(self, tool: Tool, conversation: str, outcome: Outcome, reason: str | None, number: int = 0) -> None:
         self._reporter.came(tool.name, conversation, outcome, reason)
         config = running_config()
         if config:
             place = place_of(tool)
-            self._turns.add(tool.name, conversation, outcome, config, place.number if place is not None else 0)
+            self._turns.add(tool.name, conversation, outcome, config, place.number if place is not None else number)
         running.note(tool, outcome)
 
     def close(self) -> None:

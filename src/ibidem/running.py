@@ -42,6 +42,9 @@ class Runner:
             tool: Wrapped or not.
             *args: Of a function; a LangChain tool takes one dict, or named ones.
             **kwargs: Its arguments.
+
+        Raises:
+            TypeError: The function is asynchronous: use `arun`.
         """
         return run(self.here(), tool, args, kwargs)
 
@@ -54,6 +57,9 @@ class Runner:
 
         Args:
             calls: `(tool, {argument: value})` or `functools.partial(tool, argument=value)`.
+
+        Raises:
+            TypeError: A function is asynchronous: use `agather`. None has been called.
         """
         return gather(self.here(), calls)
 
@@ -85,6 +91,7 @@ def note(tool: Tool, outcome: Outcome) -> None:
 
 def run(bound: Bound, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
     """Call a tool or a function and give the outcome."""
+    _refuse_coroutines(target)
     if bound.guard.off:
         return run_blocking(_plainly(target, "invoke", args, kwargs))
     wrapped = _wrapped(bound, target)
@@ -126,6 +133,8 @@ async def arun(bound: Bound, target: Any, args: tuple[Any, ...], kwargs: dict[st
 def gather(bound: Bound, calls: Iterable[Any]) -> Outcomes:
     """Run several calls at a time, in threads."""
     asked = [_asked(bound, each) for each in calls]
+    for target, _, _ in asked:
+        _refuse_coroutines(target)
     outcomes = run_turn([Step(asked_of(*call), functools.partial(run, bound, *call)) for call in asked])
     return Outcomes([_name(target) for target, _, _ in asked], outcomes)
 
@@ -251,6 +260,16 @@ def _wrapped(bound: Bound, target: Any) -> Any:
     if not hasattr(wrapped, "__ibidem_ask__") and not hasattr(wrapped, "__ibidem_binding__"):
         raise TypeError(f"{target!r} is no single tool: give a LangChain tool or a function")
     return wrapped
+
+
+def _refuse_coroutines(target: Any) -> None:
+    """Refuse a function whose call only makes a coroutine: what that does when it is awaited, no guard would see.
+
+    Raises:
+        TypeError: It is one.
+    """
+    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(type(target), "__call__", None)):  # noqa: B004
+        raise TypeError(f"{_name(target)!r} is asynchronous: await guard.arun(...), or guard.agather(...) for several")
 
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

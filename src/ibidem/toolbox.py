@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ibidem.core.call import Tool
@@ -13,6 +16,8 @@ from ibidem.core.declarations import Declarations, check_fields
 from ibidem.core.effects import Effect, Nested, Undeclared
 from ibidem.core.policies import Breaker, Defaults
 from ibidem.report.events import IbidemWarning
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class Toolbox:
@@ -73,11 +78,9 @@ class Toolbox:
         ]
         if unseen and tool.name not in self._warned:
             self._warned.add(tool.name)
-            warnings.warn(
+            _warn(
                 f"tool {tool.name!r} is declared Nested(), but what it calls as {unseen[0]!r} passes no guard, so that "
-                "its writes are not seen: wrap that with this guard before the tool is made",
-                IbidemWarning,
-                stacklevel=2,
+                "its writes are not seen: wrap that with this guard before the tool is made"
             )
 
     def saw(self, tool: Tool) -> None:
@@ -102,20 +105,25 @@ class Toolbox:
         if missed:
             self._warned.update(missed)
             has = ", ".join(sorted(tools)) or "none"
-            warnings.warn(
-                f"declared, but no tool has that name: {', '.join(map(repr, missed))}; the tools are: {has}",
-                IbidemWarning,
-                stacklevel=3,
+            _warn(
+                f"declared, but no tool has that name: {', '.join(map(repr, missed))}; the tools are: {has}. "
+                "Nothing is wrong if more tools are wrapped with this guard later"
             )
         bare = tools and all(isinstance(tool.effect, Undeclared) for tool in tools.values())
         if bare and not self._declarations.patterns and "" not in self._warned:
             self._warned.add("")
-            warnings.warn(
+            _warn(
                 f"nothing is declared, so nothing is remembered; the tools are: {', '.join(sorted(tools))}. "
-                "Say which only read, for example ibidem.wrap(graph, reads=['get_*'])",
-                IbidemWarning,
-                stacklevel=3,
+                "Say which only read, for example ibidem.wrap(graph, reads=['get_*'])"
             )
+
+
+def _warn(text: str) -> None:
+    """Warn at the line of the user's that led here, however many of ours lie between."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, IbidemWarning, stacklevel=level)
 
 
 class Twins:

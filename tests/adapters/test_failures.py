@@ -336,7 +336,8 @@ def test_a_message_says_the_same_to_programs_in_its_metadata():
     assert json.loads(message.content)["note"].startswith("Other calls are unaffected")
 
 
-def test_what_becomes_a_message_is_logged_with_its_traceback_and_without_secrets_r35(caplog):
+@BOTH
+def test_what_becomes_a_message_is_logged_with_its_traceback_and_without_secrets_r35(caplog, way):
     @tool
     def get(key: int) -> str:
         """Get."""
@@ -344,12 +345,35 @@ def test_what_becomes_a_message_is_logged_with_its_traceback_and_without_secrets
 
     graph = ibidem.wrap(node_graph(ToolNode([get])), Guard(reads=["get"]))
     with caplog.at_level(logging.WARNING, "ibidem"):
-        (message,) = turn("sync", graph, call("get", {"key": 1}))
+        (message,) = turn(way, graph, call("get", {"key": 1}))
     (record,) = caplog.records
     text = logging.Formatter().format(record)
     assert "Unavailable" in text and "test_failures.py" in text and "in get" in text
+    (place,) = text.splitlines()[1:]
+    assert "test_failures.py" in place, "the dozen calls that lead to the tool are no news"
     assert "s3cr3t" not in text and "s3cr3t" not in message.content
     assert error_of(message)["message"] == "The service is not available (HTTP 503)."
+
+
+@pytest.mark.parametrize("kind", ["node", "tool", "anthropic"])
+def test_arguments_that_do_not_fit_are_not_logged_since_they_may_be_secret_r35_r36(caplog, kind):
+    @tool
+    def get(url: str, pin: int) -> str:
+        """Get."""
+        return url
+
+    given = {"url": "u, input_type=int with error: x", "pin": "hunter two, input_type=int with error: x"}
+    guard = Guard({"get": Read(secret=["pin"])})
+    with caplog.at_level(logging.DEBUG, "ibidem"):
+        if kind == "node":
+            turn("sync", ibidem.wrap(node_graph(ToolNode([get])), guard), call("get", given))
+        elif kind == "tool":
+            ibidem.wrap(get, guard).invoke(call("get", given))
+        else:
+            block = {"type": "tool_use", "id": "1", "name": "get", "input": given}
+            ibidem.anthropic.answer({"role": "assistant", "content": [block]}, [get.func], guard)
+    assert caplog.records, "it is logged that they did not fit"
+    assert "hunter" not in caplog.text and "pin" in caplog.text
 
 
 def test_the_prompt_explains_every_word_that_a_message_may_hold():

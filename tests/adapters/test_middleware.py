@@ -93,6 +93,23 @@ def test_a_read_is_remembered_and_a_write_forgets_it(way, place):
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reads": ["gte"]}, "no tool has that name: 'gte'; the tools are: get, put"),
+        ({}, "nothing is declared.*get, put"),
+    ],
+    ids=["a miss", "nothing"],
+)
+def test_declarations_without_a_tool_are_warned_of_once_as_where_an_agent_is_wrapped(way, options, said):
+    calls = [ai(call("get", {"key": "a"}, "1")), ai(call("get", {"key": "a"}, "2"))]
+    agent = create_agent(saying(*calls, "done"), World().tools, middleware=[ibidem.Middleware(**options)])
+    with pytest.warns(ibidem.IbidemWarning, match=said) as caught:
+        messages(way, agent)
+    assert len(caught) == 1
+
+
+@BOTH
 @EVERY_PLACE
 @pytest.mark.parametrize("threads", [1, 2, 6])
 def test_a_turn_keeps_its_order(way, place, threads):

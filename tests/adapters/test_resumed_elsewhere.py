@@ -6,6 +6,7 @@ What its calls had done is saved beside the question, so nothing is done twice, 
 import asyncio
 import os
 import signal
+import time
 
 import pytest
 from adapter_kit import BOTH, ai, call, saying, thread
@@ -17,9 +18,11 @@ from langgraph.types import Command, interrupt
 
 import ibidem
 from ibidem import Guard, Plan, Read, Write
+from ibidem.langgraph.approvals import can_be_found
 from processes import Child, Log, lines
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
+pytest.importorskip("langchain.agents.middleware")
 
 EFFECTS = {"get": Read("k:{key}"), "put": Write("k:{key}"), "pay": Write("k:{key}"), "die": Write("k:{key}")}
 
@@ -113,6 +116,31 @@ async def answer_async(kind, calls, log, folder, name, given):
         return told(await make_graph(kind, calls, log, saver).ainvoke(given, thread(name), durability="sync"))
 
 
+def meeting():
+    """A checkpointer whose process, when it resumes, goes on only when another one does too."""
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    class Meeting(SqliteSaver):
+        def put_writes(self, config, writes, *args):
+            super().put_writes(config, writes, *args)
+            if writes[0][0] == "__ibidem__" and writes[0][1]["version"] == 2:
+                wait_for(lambda: self.resumed(config) == 2)
+
+        def resumed(self, config):
+            rows = [row for _, channel, row in self.get_tuple(config).pending_writes if channel == "__ibidem__"]
+            return sum(row["version"] == 2 for row in rows)
+
+    return Meeting
+
+
+def wait_for(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
 def worker(pipe, folder):
     """A process that runs graphs, and is told what to give them."""
     from langgraph.checkpoint.sqlite import SqliteSaver
@@ -123,7 +151,9 @@ def worker(pipe, folder):
         if way == "async":
             pipe.send(asyncio.run(answer_async(kind, calls, log, folder, name, given)))
         else:
-            with SqliteSaver.from_conn_string(str(folder / "checkpoints.db")) as saver:
+            with (meeting() if way == "together" else SqliteSaver).from_conn_string(
+                str(folder / "checkpoints.db")
+            ) as saver:
                 pipe.send(told(make_graph(kind, calls, log, saver).invoke(given, thread(name))))
 
 
@@ -183,9 +213,9 @@ def test_control_without_a_guard_the_changes_are_made_with_every_answer(way, pro
     assert processes.runs(name).count("put b") == 3
 
 
+@pytest.mark.skipif(not can_be_found(), reason="this LangChain's middleware cannot be found from a plan")
 @BOTH
 def test_an_approval_that_a_plan_asks_for_is_given_once_in_whatever_process(way, processes, name):
-    pytest.importorskip("langchain.agents")
     calls = [("get", "a"), ("put", "b"), ("put", "c")]
     _, (question,) = processes.pair[0].ask((way, "agent", calls, name, None))
     shown = [question["action_requests"][0]["args"]["key"]]
@@ -211,6 +241,20 @@ def test_what_a_process_was_killed_over_is_not_done_again(way, kind, processes, 
     assert asked == []
     assert processes.runs(name) == ["put a", "die b"]
     assert "maybe_executed" in str(answers)
+
+
+@pytest.mark.parametrize("kind", ["node", "plan"])
+def test_of_two_that_resume_at_the_same_moment_none_does_what_the_other_may_do(kind, processes, name):
+    """A queue that delivers twice, or a person who clicks twice, to two workers: neither has seen the other begin."""
+    calls = [("put", "a"), ("pay", "b"), ("put", "c")]
+    processes.pair[0].ask(("sync", kind, calls, name, None))
+    for process in processes.pair:
+        process.tell(("together", kind, calls, name, "yes"))
+    for process in processes.pair:
+        assert "maybe_executed" in str(process.hear()[0])
+    runs = processes.runs(name)
+    assert "pay b" not in runs
+    assert runs.count("put a") == 1 and runs.count("put c") <= 1
 
 
 def test_control_without_a_guard_it_is_done_again(processes, name):

@@ -84,6 +84,33 @@ def test_a_change_that_gave_something_else_is_known_to_have_been_made(way):
     assert result.outcome("pay").fault.kind == "upstream_failed"
 
 
+@BOTH
+def test_arguments_are_not_saved_and_tell_calls_apart_all_the_same(way):
+    """An approval that looks only, for each of a list: it counts for what was shown, wherever that stands in the list now."""
+    names, asked = ["ann", "bob"], []
+
+    def approve(name, token):
+        asked.append(name)
+        return interrupt(name)
+
+    def build():
+        plan = Plan()
+        plan.call(approve, name=plan.item, token="hunter2").map(over=plan.call(people))
+        return plan
+
+    def people():
+        return list(names)
+
+    graph, results = in_a_node(way, build, Guard(effects={"approve": Live(), "people": Live()}), max_concurrency=1)
+    state = ask(way, graph, {"messages": []}, thread("t"))
+    for _ in range(2):
+        forget_tasks()
+        (shown,) = state["__interrupt__"]
+        state = ask(way, graph, Command(resume=f"yes, {shown.value}"), thread("t"))
+    assert results[-1]["approve"] == ["yes, ann", "yes, bob"]
+    assert "hunter2" not in str(graph.checkpointer.writes)
+
+
 def broken(row):
     return {**row, "records": {key: {**record, "done": 7} for key, record in row["records"].items()}}
 

@@ -659,7 +659,8 @@ def test_a_node_of_plain_functions_and_of_wrapped_tools():
 
 def test_the_default_guard_of_a_node_is_its_own():
     get, runs = getter()
-    nodes = [ibidem.ToolNode([get]), ibidem.ToolNode([get])]
+    with pytest.warns(ibidem.IbidemWarning, match="nothing is declared"):
+        nodes = [ibidem.ToolNode([get]), ibidem.ToolNode([get])]
     assert ibidem.guard_of(nodes[0]) is not ibidem.guard_of(nodes[1])
     assert turn("sync", node_graph(nodes[0]), call("get", {"key": "a"}))[0].content == "a: value"
 

@@ -249,6 +249,17 @@ def test_the_last_turn_names_what_was_ordered_after_what_and_draws_it(way, kind)
 
 @BOTH
 @EVERY_KIND
+def test_what_is_answered_from_memory_has_its_place_in_the_last_turn(way, kind):
+    tools, guard = World().tools, Guard(effects=EFFECTS)
+    remembered = call("get", {"key": "b"}, "3")
+    calls = [call("put", {"key": "a", "value": 1}, "1"), call("get", {"key": "a"}, "2"), remembered]
+    run(way, KINDS[kind]([remembered], tools, guard), thread("t"))
+    run(way, KINDS[kind](calls, tools, guard), thread("t"))
+    assert [(row.number, row.how) for row in guard.last_turn("t")] == [(1, "ran"), (2, "ran"), (3, "memo")]
+
+
+@BOTH
+@EVERY_KIND
 def test_a_message_says_what_became_of_what_it_came_after(way, kind):
     @tool
     def put(key: str, value: int) -> str:

@@ -12,7 +12,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 import ibidem
-from ibidem import Guard, IbidemWarning, Live, Memory, Nested, Pure, Read, Write
+from ibidem import Batch, Guard, IbidemWarning, Live, Memory, Nested, Pure, Read, Write
 
 
 @tool
@@ -55,6 +55,11 @@ BAD = {
     "option of another effect": (lambda: Write(ttl=5), TypeError, "Write has no option 'ttl'"),
     "unknown option of replace": (lambda: Guard().replace(reeds=[]), TypeError, "did you mean reads=?"),
     # templates
+    "unknown argument of a batch": (
+        lambda: ibidem.wrap(get, effects={"get": Read(batch=Batch(lambda ids: ids, arg="id"))}),
+        ValueError,
+        "names the argument 'id', which the tool does not have; it has: key",
+    ),
     "unknown argument": (
         lambda: ibidem.wrap(get, effects={"get": Read("k:{id}")}),
         ValueError,
@@ -149,12 +154,23 @@ BAD = {
     "generator": (lambda: ibidem.wrap(generator, Pure()), TypeError, "returns a list"),
     "asynchronous generator": (lambda: ibidem.wrap(asynchronous_generator, Pure()), TypeError, "returns a list"),
     "number in a list": (lambda: ibidem.wrap([get, 5], reads=["get"]), TypeError, "5 cannot be wrapped"),
+    "one tool for an answer": (
+        lambda: ibidem.anthropic.answer({"role": "assistant", "content": []}, get, Guard(reads=["get"])),
+        TypeError,
+        "tools= is a list of tools",
+    ),
+    "one function for a request": (
+        lambda: ibidem.anthropic.tools_for(generator),
+        TypeError,
+        "tools= is a list of tools",
+    ),
     # who asks
     "empty conversation": (lambda: Guard().bind(conversation=""), ValueError, "not empty"),
     "strange user": (lambda: Guard().bind(user=["ann"]), ValueError, "does not name a user"),
     "truth as a user": (lambda: Guard().bind(user=True), ValueError, "does not name a user"),
     "nothing touched": (lambda: Guard().touch(), TypeError, "touch('*') for everything"),
     "touched by one text in a tuple of numbers": (lambda: Guard().touch(("order", 42)), ValueError, "tuple of texts"),
+    "touched by a template": (lambda: Guard().touch("order:{id}"), ValueError, "such as 'order:42'"),
     # decorators
     "decorated class": (lambda: Read()(StructuredTool), TypeError, "declares a function or a tool"),
     "decorated number": (lambda: Read()(5), TypeError, "declares a function or a tool"),
@@ -169,6 +185,14 @@ def test_bad_input_says_what_to_do_instead(what):
         do()
     assert advice in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_advice_about_a_second_guard_can_be_followed():
+    wrapped = ibidem.wrap(get, Guard(reads=["get"]))
+    other = ibidem.guard_of(wrapped).replace(timeout=5)
+    with pytest.raises(ValueError, match=r"wrap the original .* with ibidem\.guard_of\(\.\.\.\)\.replace\(\.\.\.\)"):
+        ibidem.wrap(wrapped, other)
+    assert ibidem.guard_of(ibidem.wrap(get, other)) is other
 
 
 def test_a_failed_wrap_leaves_everything_alone():
@@ -200,11 +224,25 @@ def test_a_declaration_that_matches_nothing_warns_once_and_lists_the_tools(name)
         ibidem.wrap(graph(), guard)
 
 
+WAYS = {
+    "wrap": lambda guard: ibidem.wrap(graph(), guard),
+    "node": lambda guard: ibidem.ToolNode([get, put], guard=guard),
+    "answer": lambda guard: ibidem.anthropic.answer({"role": "assistant", "content": []}, [get, put], guard),
+}
+
+
 @pytest.mark.parametrize("options", [{}, {"reads": ["missing"]}], ids=["nothing declared", "a miss"])
-def test_a_warning_names_the_line_that_wraps(options):
-    with pytest.warns(IbidemWarning) as caught:
-        ibidem.wrap(graph(), **options)
-    assert caught[0].filename == __file__
+@pytest.mark.parametrize("way", WAYS)
+def test_a_warning_names_the_line_that_wraps(way, options):
+    with pytest.warns(IbidemWarning, match="the tools are: get, put") as caught:
+        WAYS[way](Guard(**options))
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_a_warning_says_that_other_tools_may_come_later():
+    guard = Guard(reads=["get", "put"])
+    with pytest.warns(IbidemWarning, match="'put'.*Nothing is wrong if more tools are wrapped with this guard later"):
+        ibidem.wrap([get], guard)
 
 
 def test_a_single_tool_does_not_warn_of_declarations_for_others():

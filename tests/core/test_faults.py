@@ -368,6 +368,14 @@ def test_a_log_says_where_it_was_raised_and_what_caused_it():
     assert "test_faults.py" in text and "in deep" in text
 
 
+def test_a_log_says_all_of_what_was_raised_outside_every_tool():
+    try:
+        Guard(reads="get_*")
+    except TypeError as problem:
+        text = redacted_traceback(problem)
+    assert "guard.py" in text and "in __init__" in text
+
+
 def test_a_fault_made_by_hand_says_what_its_exception_says():
     assert Fault(RuntimeError("it broke")).message == "RuntimeError: it broke"
     assert safe_text(RuntimeError()) == "RuntimeError"

@@ -218,3 +218,65 @@ def test_what_a_write_is_given_is_its_own():
 
     wrap(put, Write())(rows)
     assert rows == [1], "a write may fill in what it was given, as without a guard"
+
+
+class Lazy:
+    """Something to await that is neither a coroutine nor a future, as queries of some libraries are."""
+
+    def __init__(self, coroutine):
+        self.coroutine = coroutine
+
+    def __await__(self):
+        return self.coroutine.__await__()
+
+
+GIVEN = {"coroutine": lambda coroutine: coroutine, "task": asyncio.ensure_future, "lazy": Lazy}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize("effects", [{"put": Write("k:{key}")}, {}], ids=["declared", "undeclared"])
+def test_a_change_that_a_function_only_gives_to_await_is_over_when_that_is_r22(given, effects):
+    """A decorator may hide that a function is a coroutine function; what it does it does when its answer is awaited."""
+    state, begun, go = {"a": 0}, asyncio.Event(), asyncio.Event()
+
+    async def really(key, value):
+        begun.set()
+        await go.wait()
+        state[key] = value
+        return "done"
+
+    def put(key, value):
+        return GIVEN[given](really(key, value))
+
+    async def main():
+        guard = Guard({"get": Read("k:{key}", identity="get"), **effects})
+        get, changing = wrap([named("get", lambda key: state[key]), named("put", put)], guard)
+        task = asyncio.ensure_future(changing("a", 1)) if given != "lazy" else asyncio.create_task(awaiting(changing))
+        await begun.wait()
+        assert get("a") == 0
+        go.set()
+        assert await task == "done"
+        assert get("a") == 1, "what was read while it changed is not remembered"
+        return [get("a"), guard.stats().memo]
+
+    async def awaiting(changing):
+        return await changing("a", 1)
+
+    assert asyncio.run(main()) == [1, 0 if given == "lazy" else 1]
+
+
+def named(name, function):
+    function.__name__ = name
+    return function
+
+
+def test_a_change_that_loses_its_answer_while_it_is_awaited_may_still_act():
+    async def really():
+        raise ConnectionResetError
+
+    guard = Guard({"get": Read("k", identity="get"), "put": Write("k", settle="1h")})
+    get, put = wrap([named("get", lambda: 1), named("put", lambda: really())], guard)
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(put())
+    get(), get()
+    assert guard.stats().memo == 0

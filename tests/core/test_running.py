@@ -189,3 +189,37 @@ def test_a_call_leaves_nothing_for_the_garbage_collector(options):
 
     first("a")
     assert asyncio.run(main()) < 50
+
+
+@pytest.mark.parametrize("kind", ["function", "wrapped", "callable"])
+@pytest.mark.parametrize("off", [False, True], ids=["on", "off"])
+def test_an_asynchronous_function_is_refused_where_nobody_awaits_r22(kind, off, monkeypatch):
+    """It would give a coroutine for a result: a write that is awaited after its guard has seen it end makes reads stale."""
+    if off:
+        monkeypatch.setenv("IBIDEM", "off")
+    called = []
+
+    class Put:
+        async def __call__(self):
+            called.append(1)
+
+    async def put():
+        called.append(1)
+
+    guard = Guard(writes=["put"])
+    target = {"function": put, "wrapped": wrap(put, guard), "callable": Put()}[kind]
+    for ask in (guard.run, lambda each: guard.gather([(len, {"obj": ""}), (each, {})])):
+        with pytest.raises(TypeError, match=r"is asynchronous: await guard\.arun\(\.\.\.\), or guard\.agather"):
+            ask(target)
+    assert called == [] and guard.stats().calls == 0
+    asyncio.run(guard.arun(target))
+    assert called == [1]
+
+
+def test_a_table_of_several_calls_numbers_them():
+    outcomes = Guard(reads=["get"]).gather([(get, {"key": key}) for key in ("a", "missing", "b")])
+    lines = repr(outcomes.summary).splitlines()[3:]
+    assert [line.split()[:2] for line in lines] == [["1", "get"], ["2", "get"], ["3", "get"]]
+    assert "not_found" in lines[1]
+    (alone,) = repr(Guard(reads=["get"]).gather([(get, {"key": "a"})]).summary).splitlines()[3:]
+    assert alone.split()[0] == "get"

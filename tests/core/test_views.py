@@ -184,11 +184,27 @@ def test_numbers_stand_to_the_right():
     table = Table("t", ["name", "n"], [["a", 5], ["b", 12_000]])
     assert table.html().count("text-align:right") == 3
     assert table.text().splitlines()[3:] == ["a         5", "b     12000"]
+    gaps = Table("t", ["name", "n"], [["a", 5], ["b", ""], ["c", 12_000]])
+    assert gaps.html().count("text-align:right") == 4, "a cell without content is no text"
+
+
+def test_a_secret_argument_is_called_one():
+    guard = Guard({"get": Read(secret=["pin"])})
+
+    def get(key, pin):
+        return key
+
+    guard.run(get, "a", "hunter2")
+    assert re.search(r'{"key":"a","pin":"\[secret [0-9a-f]{8}\]"}  ', repr(guard.entries()))
+    assert "u0000" not in guard.entries()._repr_html_()
 
 
 def test_an_empty_table_says_so():
     assert "nothing yet" in Guard().entries()._repr_html_()
     assert strange(Guard().entries()._repr_html_()) == []
+    for empty in (Guard().stats(), Guard().last_turn()):
+        assert "nothing yet" not in repr(empty) + empty._repr_html_(), "the sentence has said so"
+    assert repr(Guard().stats()) == "ibidem: no calls yet"
 
 
 def test_colours_are_the_page_s_own():

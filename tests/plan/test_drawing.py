@@ -119,6 +119,7 @@ def test_a_notebook_is_shown_progress_while_a_plan_runs(monkeypatch):
     assert "0 of 6 steps have ended" in shown[0]
     assert "running" in shown[1]
     assert "6 of 6 steps have ended" in shown[-1]
+    assert "critical path" not in "".join(shown), "nothing is marked before the plan has ended"
 
 
 def test_outside_a_notebook_nothing_is_shown(capsys):

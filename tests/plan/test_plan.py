@@ -658,3 +658,13 @@ def test_a_result_that_cannot_be_looked_at_fails_the_step_that_looks(way, use):
     result = run(way, plan)
     assert result[other] == 1
     assert result.outcome(looks).fault.kind == "invalid_arguments"
+
+
+def test_asking_a_result_for_a_step_that_is_not_there_names_those_that_are():
+    plan = Plan()
+    plan.call(Calls().tool("geocode"))
+    result = plan.run()
+    for ask in (result.__getitem__, result.outcome):
+        with pytest.raises(KeyError, match="no step 'place': its steps are geocode"):
+            ask("place")
+    assert "place" not in result and result.get("place") is None

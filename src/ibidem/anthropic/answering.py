@@ -7,14 +7,14 @@ from typing import Any
 
 from ibidem.anthropic.blocks import answered, of, uses
 from ibidem.anthropic.planning import Desk
-from ibidem.anthropic.tools import Tools
+from ibidem.anthropic.tools import Results, Tools
 from ibidem.anthropic.turns import Planned, arun_all, run_all
 from ibidem.bound import Bound
 from ibidem.core.call import Outcome
 from ibidem.guard import Guard
 
 
-def answer(message: Any, tools: Tools, guard: Guard | Bound) -> dict[str, Any] | None:
+def answer(message: Any, tools: Tools, guard: Guard | Bound) -> Results | None:
     """Run the calls that a message asks for, and give the one user message that answers them.
 
     Calls that do not touch what another changes run at the same time; the others keep the order in which they stand in the
@@ -40,7 +40,7 @@ def answer(message: Any, tools: Tools, guard: Guard | Bound) -> dict[str, Any] |
     return written(desk.bound, blocks, calls, run_all(desk.bound, calls))
 
 
-async def aanswer(message: Any, tools: Tools, guard: Guard | Bound) -> dict[str, Any] | None:
+async def aanswer(message: Any, tools: Tools, guard: Guard | Bound) -> Results | None:
     """Do the same on an event loop; synchronous tools run in threads."""
     desk = Desk(tools, guard, awaits=True).reviewed()
     blocks, calls = _planned(desk, message)
@@ -55,7 +55,7 @@ def _planned(desk: Desk, message: Any) -> tuple[list[Any], list[Planned]]:
 
 def written(
     bound: Bound, blocks: Sequence[Any], calls: Sequence[Planned], outcomes: Sequence[Outcome]
-) -> dict[str, Any] | None:
+) -> Results | None:
     """Write the message that answers some blocks.
 
     Raises:

@@ -14,7 +14,7 @@ from ibidem.anthropic.answering import written
 from ibidem.anthropic.blocks import of
 from ibidem.anthropic.certainty import Certainty, Level, Written
 from ibidem.anthropic.planning import Desk
-from ibidem.anthropic.tools import Tools, tools_for
+from ibidem.anthropic.tools import Results, Tools, tools_for
 from ibidem.anthropic.turns import LoopTurn, Planned, ThreadTurn, Turn
 from ibidem.bound import Bound
 from ibidem.core.effects import Live, Pure, Read
@@ -138,7 +138,7 @@ class Stream(_Shown):
     def __next__(self) -> Any:
         return next(self._stream)
 
-    def answer(self) -> dict[str, Any] | None:
+    def answer(self) -> Results | None:
         """Read the message to its end, and give the one that answers its calls.
 
         Returns:
@@ -184,7 +184,7 @@ class AsyncStream(_Shown):
     async def __anext__(self) -> Any:
         return await self._stream.__anext__()
 
-    async def answer(self) -> dict[str, Any] | None:
+    async def answer(self) -> Results | None:
         """Read the message to its end, and give the one that answers its calls; None where there is nothing to answer."""
         await self._stream.until_done()
         early = self._early

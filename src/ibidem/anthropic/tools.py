@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from anthropic.lib.tools import _beta_functions as sdk
 
@@ -20,10 +20,17 @@ Key = str | tuple[str, str]
 """The name of a tool; of the member of a toolset, the toolset's and its own."""
 Tools = Iterable[Any] | Mapping[Any, Any]
 
+# Dictionaries. The SDK has two sets of classes for them, that of `client.messages` and that of `client.beta.messages`, and
+# type checkers let nobody give one for the other, nor a plain dictionary for either.
+Results: TypeAlias = Any
+"""A message for `messages=`."""
+Definition: TypeAlias = Any
+"""A tool for `tools=`."""
+
 _BUILTIN = (sdk.BetaBuiltinFunctionTool, sdk.BetaAsyncBuiltinFunctionTool)
 
 
-def tools_for(tools: Tools, guard: Guard | Bound | None = None) -> list[dict[str, Any]]:
+def tools_for(tools: Tools, guard: Guard | Bound | None = None) -> list[Definition]:
     """Give the `tools=` parameter of a request.
 
     What a tool says beside its schema stays: `strict`, `cache_control`, `input_examples` and the like of a `beta_tool`, and
@@ -36,7 +43,7 @@ def tools_for(tools: Tools, guard: Guard | Bound | None = None) -> list[dict[str
     if isinstance(tools, Mapping):
         entries = [_made(tool, name) for name, tool in tools.items() if isinstance(name, str)]
     else:
-        entries = [tool if isinstance(tool, dict) else _made(tool) for tool in tools]
+        entries = [tool if isinstance(tool, dict) else _made(tool) for tool in _listed(tools)]
     return [_definition(tool, guard) for tool in entries]
 
 
@@ -50,7 +57,7 @@ def collected(tools: Tools) -> dict[Key, Any]:
     if isinstance(tools, Mapping):
         return {key: _made(tool, key) for key, tool in tools.items()}
     found: dict[Key, Any] = {}
-    for each in tools:
+    for each in _listed(tools):
         if isinstance(each, Mapping) or hasattr(each, "toolset_name"):
             continue  # a definition alone, or a toolset that the SDK's runner runs
         tool = _made(each)
@@ -58,6 +65,14 @@ def collected(tools: Tools) -> dict[Key, Any]:
             raise ValueError(f"two tools are called {tool.name!r}")
         found[tool.name] = tool
     return found
+
+
+def _listed(tools: Any) -> Iterable[Any]:
+    if (
+        isinstance(tools, str) or not isinstance(tools, Iterable) or hasattr(tools, "name")
+    ):  # a LangChain tool iterates too
+        raise TypeError(f"tools= is a list of tools, or a dict of name to tool, not {tools!r}")
+    return tools
 
 
 def is_langchain(tool: Any) -> bool:

@@ -117,7 +117,8 @@ def check_fields(name: str, effect: Effect, parameters: frozenset[str] | None) -
     Raises:
         ValueError: It does; a resource that silently widened to everything would be a surprise, not a service.
     """
-    unknown = sorted(effect.fields.union(effect.secret) - parameters) if parameters is not None else []
+    batched = {effect.batch.arg} if effect.batch is not None and effect.batch.arg is not None else set()
+    unknown = sorted(effect.fields.union(effect.secret, batched) - parameters) if parameters is not None else []
     if unknown:
         has = ", ".join(sorted(parameters or ())) or "none"
         raise ValueError(

@@ -199,7 +199,7 @@ def parse_answer(answer: Any) -> tuple[Resource, ...]:
         elif isinstance(item, str):
             template = Template.parse(item)
             if template.fields:
-                raise ResourceError(f"a callable answers finished resources, not the template {item!r}")
+                raise ResourceError(f"{item!r} is a template: give what it stands for here, such as 'order:42'")
             found.extend(template.fill({}))
         else:
             raise ResourceError(f"a resource is a text or a tuple of texts, not {item!r}")

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 import traceback
+from pathlib import Path
+from types import TracebackType
 
 LONGEST = 500
 """Characters of a message; a model reads the first sentence, and a server's page of HTML is no message."""
@@ -22,6 +24,12 @@ _SENSITIVE = (
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\s*Traceback \(most recent call last\).*", re.DOTALL), ""),
+    # Arguments that do not fit, in the words of pydantic and of LangChain: the caller has them, and they may be secret.
+    (re.compile(r"\binput_value=(?:.*(?=, input_type=)|.*)"), "input_value=[redacted]"),
+    (
+        re.compile(r"(\bError invoking tool .{0,200}? with kwargs )(?:.*(?= with error:)|.*)", re.DOTALL),
+        r"\1[redacted]",
+    ),
     (re.compile(r"-----BEGIN[^-]*-----.*?(?:-----END[^-]*-----|\Z)", re.DOTALL), "[redacted]"),
     (re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#@'\"<>]*@)?([^\s/?#'\"<>]*)[^\s'\"<>]*", re.IGNORECASE), r"\1\2"),
     (
@@ -88,16 +96,36 @@ def redacted_traceback(exc: BaseException) -> str:
     """Write an exception and what caused it for a log: where it was raised, and its words without secrets.
 
     Lines of source are left out: a literal in them may be a secret. `exc_info=` would let a formatter write everything.
+    So are the calls of ibidem's and LangChain's that lead to a tool's own code, of which there are a dozen each time.
     """
     parts: list[str] = []
     seen: set[int] = set()
     at: BaseException | None = exc
     while at is not None and id(at) not in seen:
         seen.add(id(at))
-        frames = [
-            f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
-            for frame, line in traceback.walk_tb(at.__traceback__)
-        ]
-        parts.append("\n".join([safe_text(at), *frames]))
+        parts.append("\n".join([safe_text(at), *_frames(at.__traceback__)]))
         at = at.__cause__ if at.__cause__ is not None or at.__suppress_context__ else at.__context__
     return "\ncaused by ".join(parts)
+
+
+_PACKAGE = Path(__file__).parent.parent
+_BODY = str(_PACKAGE / "layers" / "execute.py")
+"""Where the body of a tool is called: what comes before leads to it."""
+
+
+def _frames(raised: TracebackType | None) -> list[str]:
+    """Give the places that an exception passed, without those that only lead to a tool's own code."""
+    found = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_tb(raised)]
+    if found and not _leads(found[-1][0]):  # otherwise it was raised there, and all of it may matter
+        begun = next((number for number, (file, *_) in enumerate(found, 1) if file == _BODY), 0)
+        found = [each for each in found[begun:] if not _leads(each[0])]
+    return [f"  {file}:{line} in {name}" for file, line, name in found]
+
+
+def _leads(file: str) -> bool:
+    """Whether code of a file calls tools for others: ours, but for the demo's and the fakes', and LangChain's."""
+    path = Path(file)
+    if path.is_relative_to(_PACKAGE):
+        return path.relative_to(_PACKAGE).parts[0] not in {"demo", "testing"}
+    tail = path.parts[-3:]
+    return tail[:2] == ("langchain_core", "tools") or tail == ("langgraph", "prebuilt", "tool_node.py")

@@ -97,7 +97,7 @@ class Binding:
         """Whether its body is taken to a thread by the guard, which can share it there, or leave it behind."""
 
     def hit(
-        self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None, *, quiet: bool = False
+        self, twin: BaseTool, call: Any, config: Mapping[str, Any] | None, *, quiet: bool = False, number: int = 0
     ) -> ToolMessage | None:
         """Answer a tool call from the memo without running LangChain's machinery, where nobody would see it run.
 
@@ -106,6 +106,7 @@ class Binding:
             call: Its `args` and `id`.
             config: LangChain's.
             quiet: Whether the caller knows already that nobody listens to this configuration.
+            number: Its place in its turn, where it is answered before it takes that.
         """
         if not self.tool.effect.remembered or self.shape.quick is None:
             return None
@@ -117,7 +118,8 @@ class Binding:
             arguments = self.shape.quick(call["args"])
         except (ValidationError, TypeError):
             return None  # the long way says what is wrong
-        outcome = self.guard.hit(self.guard.seek(self.tool, arguments, given=self.bound.given, config=config))
+        sought = self.guard.seek(self.tool, arguments, given=self.bound.given, config=config)
+        outcome = self.guard.hit(sought, number=number)
         if outcome is None:
             return None
         content, artifact = outcome.value if self.shape.has_artifact else (outcome.value, None)

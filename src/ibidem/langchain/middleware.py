@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -46,6 +47,7 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
         guard = guard if guard is not None else Guard(**options)
         self.__ibidem__ = guard if isinstance(guard, Bound) else Bound(guard, NOBODY)
         self._name = name
+        self._reviewed = False
 
     @property
     def name(self) -> str:
@@ -120,10 +122,23 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
         tool = request.tool
         if tool is None or self.__ibidem__.guard.off:
             return None
+        if not self._reviewed:
+            self._review(request)
         known = tool.__ibidem__ if hasattr(type(tool), "__ibidem__") else None
         if known is not None and known.guard is not self.__ibidem__.guard:
             return None  # it passes another guard already, and a call passes one only
         return langchain.adapt(tool, self.__ibidem__)
+
+    def _review(self, request: Any) -> None:
+        """Warn, as `wrap` does, of declarations without a tool. An agent's tools are known when it first calls one."""
+        self._reviewed = True
+        toolbox = self.__ibidem__.guard.toolbox
+        with toolbox.looking() as found:
+            for tool in _tools(request):
+                with contextlib.suppress(Exception):  # what is wrong with a tool is said when it is called
+                    langchain.adapt(tool, self.__ibidem__)
+        if found:
+            toolbox.review(found)
 
     def _place(self, request: Any, handler: Any) -> Any:
         """Find the place of a call among its siblings, which the last message of the state names."""
@@ -131,8 +146,7 @@ class Middleware(AgentMiddleware[Any, Any, Any]):
         if len(calls) < 2:
             return None
         names = {call["name"] for call in calls}
-        tools = [tool for tool in getattr(request.runtime, "tools", None) or () if isinstance(tool, BaseTool)]
-        named = {tool.name: tool for tool in [*tools, request.tool] if tool.name in names}
+        named = {tool.name: tool for tool in [*_tools(request), request.tool] if tool.name in names}
         twins: Twins = {name: (tool, langchain.adapt(tool, self.__ibidem__)) for name, tool in named.items()}
         guard, whole = self.__ibidem__.guard, functools.partial(self._is_alone, handler)
         config = request.runtime.config
@@ -158,6 +172,11 @@ def _in_our_words(answer: Any, binding: Any, holder: Telling, call: Any) -> Any:
     if holder.misfit is None or getattr(answer, "status", None) != "error":
         return answer
     return message_for(binding.guard, holder, call, holder.misfit) or answer
+
+
+def _tools(request: Any) -> list[BaseTool]:
+    """Give all tools of the agent that makes a call; none where its LangGraph does not say."""
+    return [tool for tool in getattr(request.runtime, "tools", None) or () if isinstance(tool, BaseTool)]
 
 
 def _last_calls(state: Any) -> list[Any]:

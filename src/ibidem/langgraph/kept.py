@@ -113,9 +113,6 @@ class Kept:
             for number in range(len(calls))
             if (each := attempt.again(_unit(number), None)) is not None
         }
-        if attempt.is_unknown:
-            changes = [number for number, each in enumerate(effects) if not each.repeatable]
-            known = {**dict.fromkeys(changes, Begun(None)), **known}
         begun = {number: each for number, each in known.items() if isinstance(each, Begun)}
         self._running = {number: each.over for number, each in begun.items() if each.over is not None and each.goes_on}
         """Calls that still run, left behind by another one of their node, which asked: what tells of their end."""
@@ -220,9 +217,23 @@ class Kept:
     def _begin(self, number: int) -> Gave | Begun | None:
         if self._is_over:
             raise empty_interrupt()
-        outcome = self._attempt.again(_unit(number), None) if number in self._running else None
+        if self._effects[number].repeatable and number not in self._running:
+            return None
+        outcome = self._attempt.again(_unit(number), None)
         known: Gave | Begun | None = None if outcome is None else outcome.value
-        return None if isinstance(known, Begun) and self._effects[number].repeatable else known
+        if known is None and self._attempt.is_unknown:
+            known = Begun(None)
+        if isinstance(known, Begun) and self._effects[number].repeatable:
+            return None
+        if known is not None:
+            self._goes(number)
+        return known
+
+    def _goes(self, number: int) -> None:
+        """Let the others begin if it was this call that goes first."""
+        if number == self.asker:
+            self._first.set()
+            self._first_on_loop.set()
 
     @contextlib.contextmanager
     def around(self, call: Any, tool_runtime: Any) -> Iterator[None]:
@@ -244,9 +255,7 @@ class Kept:
             self._tell(number)
             raise
         finally:
-            if number == self.asker:
-                self._first.set()
-                self._first_on_loop.set()
+            self._goes(number)
 
     # -- ending
 
@@ -255,7 +264,9 @@ class Kept:
         self._is_over = True
         if flow is not None and is_interrupt(flow):
             shown = next((number for number, raised in self._raised.items() if raised is flow), None)
-            if shown is not None:
+            if shown is None:
+                self._attempt.stop()
+            else:
                 self._attempt.shown(_unit(shown), flow)
         elif flow is not None and is_refused_answer(flow):
             self._attempt.stop()

@@ -14,6 +14,7 @@ from langgraph.prebuilt import ToolNode as PlainToolNode
 from ibidem import langchain
 from ibidem.bound import Bound
 from ibidem.core.asker import NOBODY
+from ibidem.core.call import Outcome
 from ibidem.core.turns import Place, Turn
 from ibidem.guard import Guard
 from ibidem.langchain.binding import Binding
@@ -95,9 +96,11 @@ class GuardedNode(PlainToolNode):
             turn.places[number].end(known.told if isinstance(known, Gave) else "unknown")
         return self._gave(call, known)
 
-    def _gave(self, call: Any, known: Gave | Begun) -> Any:
+    def _gave(self, call: Any, known: Gave | Begun, place: Place | None = None) -> Any:
         if isinstance(known, Gave):
             return known.output
+        if place is not None:
+            place.tell(Outcome(fault=known.fault))
         return unmade(self._twins[call["name"]][1].__ibidem_binding__, call, known.fault)
 
     def _answers(self, calls: Sequence[Any], kind: Any, turn: Turn | None, run: NodeRun) -> dict[int, Any]:
@@ -110,7 +113,8 @@ class GuardedNode(PlainToolNode):
             place = turn.places[number] if turn is not None else None
             if known is None or (place is not None and (place.behind or place.is_ordered)):
                 continue
-            message = known[1].__ibidem_binding__.hit(known[1], call, run.config, quiet=True)
+            at = place.number if place is not None else 0
+            message = known[1].__ibidem_binding__.hit(known[1], call, run.config, quiet=True, number=at)
             if message is not None:
                 found[number] = self._normalize_tool_response(message, call, kind)
                 if place is not None:
@@ -135,7 +139,7 @@ class GuardedNode(PlainToolNode):
         with place or _NOWHERE:
             known = kept.before(call)
             if known is not None:
-                return self._gave(call, known)
+                return self._gave(call, known, place)
             with kept.around(call, tool_runtime):
                 output = super()._run_one(call, input_type, tool_runtime)
         kept.keep(call, output, place.state if place is not None else "done")
@@ -150,7 +154,7 @@ class GuardedNode(PlainToolNode):
         with place or _NOWHERE:
             known = await kept.abefore(call)
             if known is not None:
-                return self._gave(call, known)
+                return self._gave(call, known, place)
             with kept.around(call, tool_runtime):
                 output = await super()._arun_one(call, input_type, tool_runtime)
         kept.keep(call, output, place.state if place is not None else "done")
@@ -290,7 +294,10 @@ class ToolNode(GuardedNode):
     ) -> None:
         self.__ibidem__ = guard if isinstance(guard, Bound) else Bound(guard or Guard(), NOBODY)
         super().__init__(tools, **options)
-        meet(self)
+        toolbox = self.__ibidem__.guard.toolbox
+        with toolbox.looking() as found:
+            meet(self)
+        toolbox.review(found)
 
 
 def meet(node: GuardedNode) -> None:

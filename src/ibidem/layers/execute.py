@@ -9,6 +9,7 @@ from ibidem.core.batches import ItemsFailed
 from ibidem.core.call import Call, Inner, Outcome, Tool
 from ibidem.core.classify import fault_of, returned_fault, returns_error
 from ibidem.core.faults import Fault, is_control_flow
+from ibidem.layers.settle import open_until_awaited
 from ibidem.report.events import logger
 
 
@@ -29,6 +30,8 @@ class Execute:
                 raise
             raised = fault_of(problem, call.tool.policies.faults)
             return Outcome(fault=raised, elapsed=call.runtime.now() - began)
+        if call.work.held and not call.awaits and type(value) not in _SAY_NOTHING:
+            value = open_until_awaited(call, value)
         returned = returned_by(call.tool, value) if call.tool.policies.looks_at_results else None
         return Outcome(value, returned, elapsed=call.runtime.now() - began)
 

@@ -127,10 +127,11 @@ def waterfall_html(headline: str, rows: list[Row], whole: float) -> str:
             f'<td style="{side};white-space:normal">{escaped(cut(row.said, 300))}</td></tr>'
         )
     more = f"<div>and {len(rows) - ROWS:,} more</div>" if len(rows) > ROWS else ""
+    legend = "&#9679; the critical path: these, one after the other, took as long as the whole plan"
     return page(
         f'<div style="font-weight:bold">{escaped(headline)}</div><table style="border-collapse:collapse;border:0;'
         f'color:inherit;background:transparent;font-size:inherit"><tbody>{body}</tbody></table>{more}'
-        "<div>&#9679; the critical path: what the plan took as long as it did for</div>"
+        f"{f'<div>{legend}</div>' if any(row.is_critical for row in rows[:ROWS]) else ''}"
     )
 
 

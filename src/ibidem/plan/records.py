@@ -7,8 +7,10 @@ it was made.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from ibidem.core.call import Outcome
@@ -33,6 +35,7 @@ class Form(Protocol):
 
     def read(self, written: Any) -> Outcome:
         """Give the outcome that was written."""
+        ...
 
 
 class Plain:
@@ -54,6 +57,19 @@ PLAIN: Form = Plain()
 _TOLD = [each.name for each in fields(Fault) if each.name != "exception"]
 
 
+class Digest(bytes):
+    """What is saved of arguments: enough to tell them from others."""
+
+    @classmethod
+    def of(cls, arguments: Any) -> Digest:
+        """Make it.
+
+        Raises:
+            NotEncoded: They are no plain values.
+        """
+        return cls(blake2b(encode(arguments), digest_size=16).digest())
+
+
 class Done(NamedTuple):
     """A call that is not made again."""
 
@@ -61,6 +77,14 @@ class Done(NamedTuple):
     outcome: Outcome
     harmless: bool = False
     """Whether it may be made again where what it gave is not known."""
+
+    def fits(self, arguments: Any) -> bool:
+        """Whether it was a call with these arguments, as far as that can be told."""
+        if not isinstance(self.arguments, Digest):
+            return same(self.arguments, arguments) is not False
+        with contextlib.suppress(NotEncoded):
+            return self.arguments == Digest.of(arguments)
+        return False
 
 
 @dataclass(slots=True)
@@ -99,7 +123,7 @@ class Record:
             try:
                 elements[step] = encode(held)
             except NotEncoded as problem:
-                done.append([step, -1, encode(None), self.form.write(_lost(problem))])
+                done.append([step, -1, b"", self.form.write(_lost(problem))])
         numbers = [self.offset, self.found, self.used, self.base]
         asker = None if self.asker is None else list(self.asker)
         return {
@@ -114,15 +138,16 @@ class Record:
 
     def _one(self, unit: Unit, done: Done) -> list[Any] | None:
         try:
-            return [*unit, encode(done.arguments), self.form.write(done.outcome)]
+            arguments = done.arguments if isinstance(done.arguments, Digest) else Digest.of(done.arguments)
+            return [*unit, bytes(arguments), self.form.write(done.outcome)]
         except NotEncoded as problem:  # a change is known by its place
-            return None if done.harmless else [*unit, encode(None), self.form.write(_lost(problem))]
+            return None if done.harmless else [*unit, b"", self.form.write(_lost(problem))]
 
     @classmethod
     def read(cls, written: Mapping[str, Any], form: Form) -> Record:
         """Read what `write` wrote."""
         done = {
-            (step, element): Done(decode(arguments), form.read(outcome))
+            (step, element): Done(Digest(arguments), form.read(outcome))
             for step, element, arguments, outcome in written["done"]
         }
         elements = {step: decode(held) for step, held in written["elements"].items()}
@@ -141,11 +166,31 @@ class Keeping:
     _taken: int
     """The answers that the asker has had in this attempt."""
 
+    @property
+    def answers(self) -> int:
+        """Answers to questions of which nothing is known; 1 at the least where nothing is known of what had finished."""
+        return self._record.found
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether calls that are not known to have ended may have been made."""
+        return self._record.is_cut or self._record.found > 0
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether a question of it was shown."""
+        return bool(self._record.question)
+
+    @property
+    def asker(self) -> Unit | None:
+        """The call whose question was shown, and which is begun first."""
+        return self._record.asker
+
     def again(self, unit: Unit, arguments: Any) -> Outcome | None:
         """Give what a call that must not run twice has given already."""
         is_fixed = unit[1] < 0 or unit[0] in self._record.elements
         done = self._record.done.get(unit)
-        return done.outcome if done and (is_fixed or same(done.arguments, arguments) is not False) else None
+        return done.outcome if done and (is_fixed or done.fits(arguments)) else None
 
     def elements(self, step: str) -> list[Any] | None:
         """Give what a mapped step that may change something goes over; None: it has not begun."""

@@ -67,8 +67,9 @@ class Result(Mapping[Any, Any]):
         Raises:
             Exception: What the step raised; `UpstreamFailed` if one that it needs has failed.
             StepSkipped: A condition did not hold.
+            KeyError: There is no such step.
         """
-        ended = self.steps[step.source if isinstance(step, Reference) else step]
+        ended = self._ended(step)
         if ended.state == "skipped" and not ended.is_optional:
             where = f", because that of step {ended.root!r} did not" if ended.root else ""
             raise StepSkipped(f"step {ended.id!r} was skipped: its condition did not hold{where}")
@@ -86,7 +87,15 @@ class Result(Mapping[Any, Any]):
 
     def outcome(self, step: Any) -> Outcome:
         """Give the outcome of a step: a value or a fault, and how it came."""
-        return self.steps[step.source if isinstance(step, Reference) else step].outcome
+        return self._ended(step).outcome
+
+    def _ended(self, step: Any) -> Ended:
+        """Find a step by its id or by a reference to it."""
+        name = step.source if isinstance(step, Reference) else step
+        try:
+            return self.steps[name]
+        except (KeyError, TypeError):  # a list, say, is no key at all
+            raise KeyError(f"the plan has no step {name!r}: its steps are {', '.join(self.steps) or 'none'}") from None
 
     @property
     def failed(self) -> list[Ended]:

@@ -43,6 +43,7 @@ from ibidem.plan.scratchpad import (
 from ibidem.plan.scratchpad import asked as asked_of
 from ibidem.plan.scratchpad import given as given_of
 from ibidem.plan.tasks import KEPT, key_of
+from ibidem.report.events import logger
 
 submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
 """The id of the tool call by which a model submitted the plan that begins here."""
@@ -60,6 +61,7 @@ class Attempt(Keeping):
         self._next_answer = 0
         self.unsaved: tuple[Saver, Saved] | None = None
         """What is to be saved next."""
+        self._resumes = False
         self._around: Own | None = pad.interrupt_counter if isinstance(pad.interrupt_counter, Own) else None
         with KEPT.lock:
             if self._around is not None:
@@ -106,7 +108,8 @@ class Attempt(Keeping):
         if self.is_known and had:  # each attempt writes those that were had, or they are gone; a new one may be refused
             configurable[SEND]([("__resume__", had)])
         record.is_running = True
-        if task.version:
+        self._resumes = task.version > 0
+        if self._resumes:
             self.note()
 
     def _begin_inside(self, around: Own, shape: Any, form: Form) -> None:
@@ -134,19 +137,9 @@ class Attempt(Keeping):
         return None if pad is None else cls(config, pad, (submitted.get(), shape), form)
 
     @property
-    def answers(self) -> int:
-        """Answers to questions of which nothing is known; 1 at the least where nothing is known of what had finished."""
-        return self._record.found
-
-    @property
     def is_lost(self) -> bool:
         """Whether it is known that something was saved of the task, and not what was done since."""
         return self._task.is_lost
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether calls that are not known to have ended may have been made."""
-        return self._record.is_cut or self._record.found > 0
 
     @property
     def is_current(self) -> bool:
@@ -157,16 +150,6 @@ class Attempt(Keeping):
     def may_ask(self) -> bool:
         """Whether answers can be told apart: not in a plan that a call of another one runs."""
         return self._around is None
-
-    @property
-    def has_asked(self) -> bool:
-        """Whether a question of it was shown."""
-        return bool(self._record.question)
-
-    @property
-    def asker(self) -> Unit | None:
-        """The call whose question was shown, and which is begun first."""
-        return self._record.asker
 
     def forget(self) -> None:
         """Let nothing be known any more, because nothing of it will be resumed."""
@@ -222,13 +205,27 @@ class Attempt(Keeping):
         """
         unsaved, self.unsaved = self.unsaved, None
         if unsaved is not None:
-            unsaved[0].put(unsaved[1])
+            saver, saved = unsaved
+            saver.put(saved)
+            if self._resumes and not saver.is_alone(saved):
+                self._give_way()
+            self._resumes = False
 
     async def asave(self) -> None:
         """Do the same on an event loop."""
         unsaved, self.unsaved = self.unsaved, None
         if unsaved is not None:
-            await unsaved[0].aput(unsaved[1])
+            saver, saved = unsaved
+            await saver.aput(saved)
+            if self._resumes and not await saver.ais_alone(saved):
+                self._give_way()
+            self._resumes = False
+
+    def _give_way(self) -> None:
+        """Change nothing that another process may change, which resumes the same task at the same time."""
+        logger.warning("a task is resumed twice at the same time: what it has not done yet, this run does not do")
+        with KEPT.lock:
+            self._task.cut()
 
     def _drop(self) -> None:
         """Let the answer of an asker that did not come to ask again, since something it needs failed, be nobody's."""

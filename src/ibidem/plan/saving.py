@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ibidem.core.equality import same
@@ -47,10 +47,8 @@ class Saved(NamedTuple):
             It, and whether it tells all: unless the program has asked since, what is answered now was asked when something of
             the task was saved. (A run that is cancelled leaves what it saved behind, but not its question.)
         """
-        task, found = configurable.get(TASK), []
-        for _, channel, value in pending_writes(pad):
-            if channel == _CHANNEL and isinstance(value, dict) and value.get("task") == task:
-                found.append(value)
+        task = configurable.get(TASK)
+        found = _of(task, pending_writes(pad))
         if not found:
             return None
         last, asked = max(found, key=lambda each: each["version"]), told(asked_last(pad, task) or ())
@@ -58,6 +56,15 @@ class Saved(NamedTuple):
             return cls(str(task), last["version"], secrets.token_hex(8), [], [], None, {}), False
         saved = cls(*(last[name] for name in cls._fields))
         return saved, saved.asked is None or any(same(each["asked"], asked) is not False for each in found)
+
+
+def _of(task: Any, writes: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Give what was saved of a task."""
+    return [
+        value
+        for _, channel, value in writes
+        if channel == _CHANNEL and isinstance(value, dict) and value.get("task") == task
+    ]
 
 
 def told(interrupts: Any) -> list[Any]:
@@ -104,9 +111,7 @@ class Saver(NamedTuple):
         One that works on the loop that runs here would wait for itself.
         """
         try:
-            loop = asyncio._get_running_loop()
-            if loop is not None and getattr(self.checkpointer, "loop", None) is loop:
-                raise RuntimeError(_NOT_HERE)  # noqa: TRY301  # as if it had refused
+            self._may_block()
             self.checkpointer.put_writes(*self._arguments(saved))
         except Exception:
             logger.warning(_REFUSED, exc_info=True)
@@ -117,6 +122,33 @@ class Saver(NamedTuple):
             await self.checkpointer.aput_writes(*self._arguments(saved))
         except Exception:
             logger.warning(_REFUSED, exc_info=True)
+
+    def is_alone(self, saved: Saved) -> bool:
+        """Whether nobody else has saved as much of the task meanwhile; where that cannot be told, nobody has."""
+        try:
+            self._may_block()
+            return self._is_first(saved, self.checkpointer.get_tuple(self.config))
+        except Exception:
+            logger.warning(_REFUSED, exc_info=True)
+            return True
+
+    async def ais_alone(self, saved: Saved) -> bool:
+        """Do the same on an event loop."""
+        try:
+            return self._is_first(saved, await self.checkpointer.aget_tuple(self.config))
+        except Exception:
+            logger.warning(_REFUSED, exc_info=True)
+            return True
+
+    def _may_block(self) -> None:
+        """Raise, as if the checkpointer had refused, where it works on the very loop that would wait for it."""
+        loop = asyncio._get_running_loop()
+        if loop is not None and getattr(self.checkpointer, "loop", None) is loop:
+            raise RuntimeError(_NOT_HERE)
+
+    def _is_first(self, saved: Saved, found: Any) -> bool:
+        rows = _of(self.task, (found and found.pending_writes) or ())
+        return all(row["version"] < saved.version or row["token"] == saved.token for row in rows)
 
     def _arguments(self, saved: Saved) -> tuple[Any, ...]:
         row = {"form": _FORM, **saved._asdict()}

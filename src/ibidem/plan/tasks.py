@@ -17,7 +17,6 @@ from ibidem.plan.records import Form, Record
 from ibidem.plan.saving import Saved, told
 from ibidem.plan.scratchpad import PAD, TASK, asked_last
 from ibidem.report.events import logger
-from ibidem.stores.codec import encode
 
 TASKS = 256
 """Tasks that are kept in this process when nothing runs in them."""
@@ -50,6 +49,8 @@ class Task:
     """Of what was saved of it here, or had from there: what is known here is not older."""
     is_lost: bool = False
     """Whether nothing is known of it but that there is something to know."""
+    is_cut: bool = False
+    """Whether somebody else runs it too."""
 
     def begin(self, pad: Any, configurable: Mapping[str, Any]) -> None:
         """Begin an attempt, with what was saved if it is news."""
@@ -69,8 +70,7 @@ class Task:
         """Look whether what is known here is all: another process may have gone on, and could not save how far."""
         if asked and self.heard and self.asked is not None and all(same(each, asked) is False for each in self.heard):
             self.is_lost = True
-            for record in self.records.values():
-                record.is_cut = True
+            self.cut()
 
     def is_in(self, pad: Any) -> bool:
         """Whether the attempt that has a scratchpad is the one under way."""
@@ -80,7 +80,8 @@ class Task:
         """Give the record of a plan; None: it has not been begun."""
         if key in self.saved and key not in self.records:
             try:
-                self.records[key] = Record.read(self.saved[key], form)
+                self.records[key] = record = Record.read(self.saved[key], form)
+                record.is_cut |= self.is_cut
             except Exception:  # whatever it is, it was not written here
                 logger.warning("what was saved of a plan when it asked a person cannot be read", exc_info=True)
                 self.is_lost = True
@@ -90,6 +91,12 @@ class Task:
         """Let nothing be known of a plan."""
         self.records.pop(key, None)
         self.saved.pop(key, None)
+
+    def cut(self) -> None:
+        """Note that somebody else runs it too: what is not known to have ended, another one may do."""
+        self.is_cut = True
+        for record in self.records.values():
+            record.is_cut = True
 
     def save(self, task: str) -> Saved:
         """Give what is to be saved of it."""
@@ -137,4 +144,4 @@ def key_of(shape: Any, number: int) -> str:
         shape: What tells it from others: strings, numbers and tuples of them.
         number: How many of that shape came before it.
     """
-    return blake2b(encode((shape, number)), digest_size=16).hexdigest()
+    return blake2b(repr((shape, number)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -137,6 +137,7 @@ class Stats:
             heads,
             [[row[head] for head in heads] for row in rows],
             has_total=several,
+            empty="",
         )
 
     def __str__(self) -> str:

@@ -70,15 +70,22 @@ class Summary(Rows[Ended]):
         return f"{counted(len(self.rows), 'call')}: {len(self.succeeded)} succeeded{failed}"
 
     def _table(self) -> Table:
-        rows = [[r.tool, r.how, r.kind, r.attempts, f"{r.seconds:.3f}", r.message] for r in self.rows]
-        heads = ["tool", "how", "fault", "attempts", "seconds", "message"]
-        if any(r.after for r in self.rows):
-            heads = ["", *heads[:2], "after", *heads[2:]]
-            said = ["; ".join(map(str, row.after)) for row in self.rows]
-            rows = [
-                [r.number or "", *row[:2], after, *row[2:]] for r, after, row in zip(self.rows, said, rows, strict=True)
+        heads = ["", "tool", "how", "after", "fault", "attempts", "seconds", "message"]
+        several = len(self.rows) > 1
+        rows = [
+            [
+                r.number or "" if several else "",
+                r.tool,
+                r.how,
+                "; ".join(map(str, r.after)),
+                r.kind,
+                r.attempts,
+                f"{r.seconds:.3f}",
+                r.message,
             ]
-        return Table(str(self), heads, rows)
+            for r in self.rows
+        ]
+        return Table(str(self), heads, rows, empty="")
 
     def _repr_html_(self) -> str:
         """Draw the order of the calls, without the arrows that others imply, and each call in a row."""

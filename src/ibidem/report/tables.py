@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,6 +14,9 @@ from ibidem.report.words import amount, counted, cut, representation
 from ibidem.stores.protocol import Entry
 
 Row = TypeVar("Row")
+
+_SECRET = re.compile(r'\{"\\u0000secret":"([0-9a-f]{8})[0-9a-f]*"\}')
+"""What stands for a secret argument. Within a text of the user's the quotation marks would be escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class Entries(Rows[EntryView]):
         rows = [
             [
                 row.tool,
-                views.Long(row.arguments),
+                views.Long(_SECRET.sub(r'"[secret \1]"', row.arguments)),
                 row.conversation,
                 row.scope,
                 f"{row.age:.1f}",

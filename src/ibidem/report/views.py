@@ -81,13 +81,15 @@ class Table:
     """Rows that there are beside these."""
     has_total: bool = False
     """Whether the last row is the sum of the others."""
+    empty: str = ": nothing yet"
+    """What follows the sentence if there are no rows."""
 
     def text(self) -> str:
         """Write it for a terminal: numbers to the right, columns without content left out."""
         shown = [[plain(cut(str(cell), _CELL)) for cell in row] for row in self.rows]
         keep = [n for n in range(len(self.columns)) if any(row[n] for row in shown)]
         if not keep:
-            return f"{plain(self.title)}: nothing yet"
+            return f"{plain(self.title)}{self.empty}"
         lines = [[self.columns[n] for n in keep], *[[row[n] for n in keep] for row in shown]]
         widths = [max(len(line[k]) for line in lines) for k in range(len(keep))]
         right = [self._is_numeric(n) for n in keep]
@@ -106,7 +108,7 @@ class Table:
     def html(self) -> str:
         """Write it for a notebook; text and background are the page's own."""
         if not self.rows:
-            return page(f"<div>{escaped(self.title)}: nothing yet</div>")
+            return page(f"<div>{escaped(self.title)}{self.empty}</div>")
         keep = [n for n in range(len(self.columns)) if any(str(row[n]) or isinstance(row[n], Bar) for row in self.rows)]
         drawn = any(isinstance(cell, Bar) for cell in self.rows[0])
         sides = ["right" if self._is_numeric(n) else "left" for n in range(len(self.columns))]
@@ -128,7 +130,8 @@ class Table:
         )
 
     def _is_numeric(self, column: int) -> bool:
-        return all(_is_number(row[column]) for row in self.rows)
+        cells = [row[column] for row in self.rows if row[column] != ""]
+        return bool(cells) and all(map(_is_number, cells))
 
 
 def page(body: str) -> str:
