@@ -25,25 +25,11 @@ from typing import Any
 from ibidem.core.asker import running_config
 from ibidem.core.equality import same
 from ibidem.report.events import logger
+from ibidem.resume import scratchpad
 from ibidem.resume.keeping import Keeping
 from ibidem.resume.records import PLAIN, Form, Record, Unit
 from ibidem.resume.saving import Saved, Saver, as_saved, told
-from ibidem.resume.scratchpad import (
-    NEVER,
-    PAD,
-    RESUME_MAP,
-    RESUMING,
-    SEND,
-    TASK,
-    AnotherAsks,
-    Own,
-    asked_last,
-    is_pending,
-    running_with,
-    values_of,
-)
-from ibidem.resume.scratchpad import asked as asked_of
-from ibidem.resume.scratchpad import given as given_of
+from ibidem.resume.scratchpad import AnotherAsks, Own
 from ibidem.resume.tasks import KEPT, key_of
 
 submitted: ContextVar[str | None] = ContextVar("ibidem_plan_submitted", default=None)
@@ -72,14 +58,18 @@ class Attempt(Keeping):
             if not task.is_in(pad):
                 task.begin(pad, configurable)
             is_answered = self._take_given()
-            asked, saved = asked_of(pad), asked_last(pad, configurable.get(TASK))
+            asked, saved = scratchpad.asked(pad), scratchpad.asked_last(pad, configurable.get(scratchpad.TASK))
             self._record = record = self._record_of(shape, form, base=asked - task.counted)
             self._is_alone = asked == record.base + task.counted
             """Whether nobody else in the task has asked since the plan was begun first."""
             # Answers that a cancelled run had are not the task's.
             record.used = min(record.used, max(0, len(pad.resume) - asked))
             record.offset = min(record.offset, len(pad.resume))
-            if record.asker is not None and saved is not None and same(values_of(saved), record.question) is False:
+            if (
+                record.asker is not None
+                and saved is not None
+                and same(scratchpad.values_of(saved), record.question) is False
+            ):
                 record.asker = None  # its question never left: what is answered is one from before
             if self._is_alone:
                 self._count(record.used)  # answers that finished steps have had are nobody's any more
@@ -87,9 +77,9 @@ class Attempt(Keeping):
             # Each attempt writes the answers that were had, or they are gone; a new one may be refused.
             had = pad.resume[: asked + (record.used if self._is_alone else 0)]
             if had:
-                configurable[SEND]([("__resume__", had)])
+                configurable[scratchpad.SEND]([("__resume__", had)])
         else:
-            record.found = len(pad.resume) - asked + is_pending(pad.get_null_resume)
+            record.found = len(pad.resume) - asked + scratchpad.is_pending(pad.get_null_resume)
             if task.is_lost or (saved is not None and not is_answered):  # what asked then was not before the plan
                 record.found = max(record.found, 1)
         self._resumes = task.version > 0
@@ -103,12 +93,12 @@ class Attempt(Keeping):
             Whether something is answered.
         """
         configurable, pad = self._config["configurable"], self._pad
-        given = given_of(pad, configurable.get(TASK))
+        given = scratchpad.given(pad, configurable.get(scratchpad.TASK))
         self._given = [given.value] if given else []
         if given and given.is_old and any(same(e, given.value) is not False for e in [*pad.resume, *self._task.given]):
             pad.get_null_resume(True)  # it was had, or there for what was asked before
             return False
-        return bool(given or configurable.get(RESUME_MAP))
+        return bool(given or configurable.get(scratchpad.RESUME_MAP))
 
     def _record_of(self, shape: Any, form: Form, **new: Any) -> Record:
         """Give what is known of the plan; where it is nothing, begin to note it."""
@@ -136,23 +126,13 @@ class Attempt(Keeping):
             form: How the outcomes that are kept are written.
         """
         config = running_config()
-        pad = (config.get("configurable") or {}).get(PAD)
+        pad = (config.get("configurable") or {}).get(scratchpad.PAD)
         return None if pad is None else cls(config, pad, (submitted.get(), shape), form)
-
-    @property
-    def answers(self) -> int:
-        """Answers to questions of which nothing is known; 1 at the least where nothing is known of what had finished."""
-        return self._record.found
 
     @property
     def is_lost(self) -> bool:
         """Whether it is known that something was saved of the task, and not what was done since."""
         return self._task.is_lost
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether calls that are not known to have ended may have been made."""
-        return self._record.is_cut or self._record.found > 0
 
     @property
     def is_current(self) -> bool:
@@ -163,16 +143,6 @@ class Attempt(Keeping):
     def may_ask(self) -> bool:
         """Whether answers can be told apart: not in a plan that a call of another one runs."""
         return self._around is None
-
-    @property
-    def has_asked(self) -> bool:
-        """Whether a question of it was shown."""
-        return bool(self._record.question)
-
-    @property
-    def asker(self) -> Unit | None:
-        """The call whose question was shown, and which is begun first."""
-        return self._record.asker
 
     def forget(self) -> None:
         """Let nothing be known any more, because nothing of it will be resumed."""
@@ -255,13 +225,13 @@ class Attempt(Keeping):
         if self._record.asker is None or not self._is_alone:
             return
         pad = self._pad
-        if is_pending(pad.get_null_resume):
+        if scratchpad.is_pending(pad.get_null_resume):
             pad.resume.append(pad.get_null_resume(True))
-            self._config["configurable"][SEND]([("__resume__", list(pad.resume))])
+            self._config["configurable"][scratchpad.SEND]([("__resume__", list(pad.resume))])
         self._record.used += len(pad.resume) - self._record.offset
         self._record.asker = None
         with KEPT.lock:
-            self._count(len(pad.resume) - asked_of(pad))
+            self._count(len(pad.resume) - scratchpad.asked(pad))
 
     def finish(self) -> None:
         """Let what the program asks after the plan have the answers after those of the plan."""
@@ -286,14 +256,14 @@ class Attempt(Keeping):
                 self._task.asks = self._key
             if self._task.asks != self._key:
                 raise AnotherAsks
-        return NEVER
+        return scratchpad.NEVER
 
     def _number(self) -> int:
         """Number a question of the asker; where somebody else in the task has asked meanwhile, it has no answer."""
         with KEPT.lock:
-            if not self._is_alone or asked_of(self._pad) != self._record.base + self._task.counted:
+            if not self._is_alone or scratchpad.asked(self._pad) != self._record.base + self._task.counted:
                 self._is_alone = False
-                return NEVER
+                return scratchpad.NEVER
             self._count(1)
             self._taken += 1
             self._next_answer += 1
@@ -326,8 +296,8 @@ class Attempt(Keeping):
         own = {**self._fields, "interrupt_counter": Own(self, unit, counter), "get_null_resume": null}
         if hidden:
             own["resume"] = []
-            configurable.pop(RESUMING, None)
+            configurable.pop(scratchpad.RESUMING, None)
         own["subgraph_counter"] = itertools.count(number).__next__  # in a graph below, too, one is known by its number
-        configurable[PAD] = type(self._pad)(**own)
-        with running_with({**self._config, "configurable": configurable}):
+        configurable[scratchpad.PAD] = type(self._pad)(**own)
+        with scratchpad.running_with({**self._config, "configurable": configurable}):
             yield

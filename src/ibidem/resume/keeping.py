@@ -17,6 +17,26 @@ class Keeping:
     _taken: int
     """The answers that the asker has had in this attempt."""
 
+    @property
+    def answers(self) -> int:
+        """Answers to questions of which nothing is known; 1 at the least where nothing is known of what had finished."""
+        return self._record.found
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether calls that are not known to have ended may have been made."""
+        return self._record.is_cut or self._record.found > 0
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether a question of it was shown."""
+        return bool(self._record.question)
+
+    @property
+    def asker(self) -> Unit | None:
+        """The call whose question was shown, and which is begun first."""
+        return self._record.asker
+
     def again(self, unit: Unit, arguments: Any) -> Outcome | None:
         """Give what a call that must not run twice has given already."""
         is_fixed = unit[1] < 0 or unit[0] in self._record.elements

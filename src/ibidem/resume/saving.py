@@ -111,9 +111,7 @@ class Saver(NamedTuple):
         One that works on the loop that runs here would wait for itself.
         """
         try:
-            loop = asyncio._get_running_loop()
-            if loop is not None and getattr(self.checkpointer, "loop", None) is loop:
-                raise RuntimeError(_NOT_HERE)  # noqa: TRY301  # as if it had refused
+            self._may_block()
             self.checkpointer.put_writes(*self._arguments(saved))
         except Exception:
             logger.warning(_REFUSED, exc_info=True)
@@ -128,6 +126,7 @@ class Saver(NamedTuple):
     def is_alone(self, saved: Saved) -> bool:
         """Whether nobody else has saved as much of the task meanwhile; where that cannot be told, nobody has."""
         try:
+            self._may_block()
             return self._is_first(saved, self.checkpointer.get_tuple(self.config))
         except Exception:
             logger.warning(_REFUSED, exc_info=True)
@@ -140,6 +139,12 @@ class Saver(NamedTuple):
         except Exception:
             logger.warning(_REFUSED, exc_info=True)
             return True
+
+    def _may_block(self) -> None:
+        """Raise, as if the checkpointer had refused, where it works on the very loop that would wait for it."""
+        loop = asyncio._get_running_loop()
+        if loop is not None and getattr(self.checkpointer, "loop", None) is loop:
+            raise RuntimeError(_NOT_HERE)
 
     def _is_first(self, saved: Saved, found: Any) -> bool:
         rows = _of(self.task, (found and found.pending_writes) or ())

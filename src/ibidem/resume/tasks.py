@@ -70,8 +70,7 @@ class Task:
         """Look whether what is known here is all: another process may have gone on, and could not save how far."""
         if asked and self.heard and self.asked is not None and all(same(each, asked) is False for each in self.heard):
             self.is_lost = True
-            for record in self.records.values():
-                record.is_cut = True
+            self.cut()
 
     def is_in(self, pad: Any) -> bool:
         """Whether the attempt that has a scratchpad is the one under way."""
