@@ -17,13 +17,13 @@ import signal
 import time
 
 import worlds
-from processes import KEY, Log, lines
 
 from ibidem import Guard
 from ibidem.layers.memo import Memo
 from ibidem.stores.disk import Disk
 from ibidem.stores.membership import Membership
 from ibidem.stores.shared import SharedStamps
+from processes import KEY, Log, lines
 
 WORKERS = 3
 _USERS = 1 + len(worlds.USERS)

@@ -3,11 +3,11 @@
 import collections
 
 import pytest
-from processes import KEY, children
 
 from ibidem.stores import keeper
 from ibidem.stores.disk import Disk
 from ibidem.testing import a_key, an_entry, read_cells, resources, write_cells
+from processes import KEY, children
 
 ORDER = read_cells(resources("order:1"))
 

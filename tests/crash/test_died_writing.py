@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from processes import KEY, children
 
 from ibidem import Guard, Read, Write, wrap
 from ibidem.stores import journals, membership
 from ibidem.stores.disk import Disk
 from ibidem.testing import read_cells, resources, write_cells
+from processes import KEY, children
 
 EFFECTS = {
     "named": Write("item:x"),

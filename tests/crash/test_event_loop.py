@@ -5,10 +5,10 @@ import sqlite3
 import time
 
 import pytest
-from processes import KEY, children
 
 from ibidem import Guard, Read, Write, wrap
 from ibidem.stores.disk import Disk
+from processes import KEY, children
 
 HELD = 0.8
 """Seconds that the lock is held in a try."""

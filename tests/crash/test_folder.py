@@ -8,13 +8,13 @@ import time
 import pytest
 from disk_kit import delete
 from langgraph.errors import GraphInterrupt
-from processes import KEY, children
 
 from ibidem import Guard, Read, Write, wrap
 from ibidem.stores import board, membership
 from ibidem.stores.board import CLEAN, LOOK
 from ibidem.stores.disk import Disk
 from ibidem.testing import Clock, a_key, an_entry, read_cells, resources, write_cells
+from processes import KEY, children
 
 
 def user(pipe, folder):

@@ -9,12 +9,12 @@ import time
 import diskcache
 import pytest
 from linearizable import Operation, violation
-from processes import KEY, SOAK, Child, Log, children, lines
 from shared_world import raising_at_close_only, without_stamps
 
 from ibidem import Guard, Read, Write, wrap
 from ibidem.stores.disk import Disk
 from ibidem.testing import a_key, an_entry
+from processes import KEY, SOAK, Child, Log, children, lines
 
 READS = 100_000 if SOAK else 10_000
 HISTORIES = 200

@@ -12,11 +12,11 @@ import random
 import time
 
 import pytest
-from processes import KEY, SOAK, Child, Log, lines
 
 from ibidem.stores.disk import Disk
 from ibidem.stores.shared import SharedStamps
 from ibidem.testing import a_key, an_entry, read_cells, resources, write_cells
+from processes import KEY, SOAK, Child, Log, lines
 
 KILLS = 500 if SOAK else 50
 WRITERS = 3

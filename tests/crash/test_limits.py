@@ -5,10 +5,10 @@ import contextlib
 import sqlite3
 
 import pytest
-from processes import KEY, SOAK, children
 
 from ibidem.stores.disk import Disk
 from ibidem.testing import a_key, an_entry
+from processes import KEY, SOAK, children
 
 WRITES = 400 if SOAK else 100
 

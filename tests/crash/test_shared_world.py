@@ -7,8 +7,9 @@ from collections import namedtuple
 from multiprocessing.connection import wait
 
 import pytest
-from processes import SOAK, Child
 from shared_world import BROKEN, begin, calls, work, wrong
+
+from processes import SOAK, Child
 
 CALLS = 10_000 if SOAK else 2_000
 Happened = namedtuple("Happened", "reads kills served")
