@@ -221,8 +221,9 @@ def test_wherever_the_node_stands_and_whenever_the_graph_is_saved(way, shape, du
     ran = Counter()
     graph = ibidem.wrap(SHAPES[shape](two_that_ask(ran)), Guard(effects=GUARD))
     state = ask(way, graph, {"messages": [HumanMessage("x"), MESSAGE]}, thread("t"), durability=durability)
-    for word in ("yes", "no"):
-        assert len(state["__interrupt__"]) == 1
+    for _ in range(2):
+        (question,) = state["__interrupt__"]  # on a busy machine b may ask first
+        word = "yes" if question.value == "pay a?" else "no"
         state = ask(way, graph, Command(resume=word), thread("t"), durability=durability)
     assert sorted(ran.runs) == ["a", "b", "put"]
     assert sorted(told(state).values()) == ["a yes", "b no", "put p"]
