@@ -19,6 +19,7 @@ from langgraph.types import Command, interrupt
 import ibidem
 from ibidem import Guard, Plan, Read, Write
 from ibidem.langgraph.approvals import can_be_found
+from ibidem.resume import tasks
 from processes import Child, Log, lines
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
@@ -123,12 +124,12 @@ def meeting():
     class Meeting(SqliteSaver):
         def put_writes(self, config, writes, *args):
             super().put_writes(config, writes, *args)
-            if writes[0][0] == "__ibidem__" and writes[0][1]["version"] == 2:
+            if writes[0][0] == "__ibidem__" and writes[0][1]["version"] == tasks.SAVED + 1:
                 wait_for(lambda: self.resumed(config) == 2)
 
         def resumed(self, config):
             rows = [row for _, channel, row in self.get_tuple(config).pending_writes if channel == "__ibidem__"]
-            return sum(row["version"] == 2 for row in rows)
+            return sum(row["version"] == tasks.SAVED + 1 for row in rows)
 
     return Meeting
 

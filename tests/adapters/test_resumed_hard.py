@@ -603,3 +603,80 @@ def test_a_plan_that_is_run_on_elsewhere_without_an_answer_and_without_what_it_d
     ask(way, graph, None, thread("t"))
     assert world.made.runs == [("put", "a")]
     assert results[-1].outcome("put").fault.kind == "maybe_executed"
+
+
+def test_a_checkpointer_that_works_on_a_loop_is_not_looked_into_there_either(caplog):
+    """Whether somebody else resumes the same task is looked up when a resume was saved."""
+
+    class Looping(InMemorySaver):
+        """A checkpointer that works on a loop, and waits for it."""
+
+        loop = None
+
+        def get_tuple(self, config):
+            assert asyncio._get_running_loop() is not self.loop or self.loop is None, "it would wait for itself"
+            return super().get_tuple(config)
+
+        async def aget_tuple(self, config):
+            return InMemorySaver.get_tuple(self, config)
+
+    world, saver = World(), Looping()
+
+    async def node(state):
+        world.plan("a").run(Guard(effects=EFFECTS))
+        return {}
+
+    async def main():
+        graph = node_graph(node, checkpointer=saver)
+        await graph.ainvoke({"messages": []}, thread("t"))
+        saver.loop = asyncio.get_running_loop()
+        await graph.ainvoke(Command(resume="yes"), thread("t"))
+
+    asyncio.run(main())
+    assert world.made.runs == [("put", "a"), ("pay", "a")]
+    assert "it would wait for itself" not in caplog.text
+
+
+def test_what_an_old_attempt_saves_late_is_not_taken_for_the_last(monkeypatch):
+    """R19: calls that the question left behind end when another process has paid and asked on: it would have paid again."""
+    let, world = asyncio.Event(), World()
+
+    @tool
+    async def slow(key: str) -> str:
+        """Change something slowly."""
+        await let.wait()
+        return "changed"
+
+    keys = "defghi"
+    graph = node_graph(ToolNode([world.pay, slow]), checkpointer=InMemorySaver())
+    graph = ibidem.wrap(graph, Guard(effects={**EFFECTS, "slow": Write("s:{key}")}))
+    calls = [*(call("slow", {"key": key}, key) for key in keys), *(call("pay", {"key": key}, key) for key in "ab")]
+    left = []
+    monkeypatch.setattr(asyncio, "gather", holding(asyncio.gather, left))
+
+    async def main():
+        state = await graph.ainvoke({"messages": [ai(*calls)]}, thread("t"))
+        forget_tasks()
+        for key in "ab":
+            (question,) = state["__interrupt__"]
+            state = await graph.ainvoke(Command(resume=f"yes to {question.value}"), thread("t"))
+            if key == "a":
+                let.set()
+                await asyncio.wait([each for each in left if not each.done()])
+            forget_tasks()
+        return told(state)
+
+    found = asyncio.run(main())
+    assert {key: found[key] for key in "ab"} == {key: f"yes to pay {key}? for {key}" for key in "ab"}
+    assert sorted(world.made.runs) == [("pay", "a"), ("pay", "b")]
+
+
+def holding(gather, left):
+    """Keep what is gathered, which nobody may hold any more when it was left behind."""
+
+    def held(*awaitables, **options):
+        tasks = [asyncio.ensure_future(each) for each in awaitables]
+        left.extend(tasks)
+        return gather(*tasks, **options)
+
+    return held

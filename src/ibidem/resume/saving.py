@@ -28,7 +28,7 @@ class Saved(NamedTuple):
 
     task: str
     version: int
-    """Counts how often the task has asked."""
+    """The higher, the newer."""
     token: str
     """No other has it."""
     asked: list[Any] | None

@@ -21,6 +21,9 @@ from ibidem.resume.scratchpad import PAD, TASK, asked_last
 TASKS = 256
 """Tasks that are kept in this process when nothing runs in them."""
 
+SAVED = 1_000_000
+"""More than an attempt saves."""
+
 
 @dataclass(slots=True)
 class Task:
@@ -44,7 +47,7 @@ class Task:
     saved: dict[str, Any] = field(default_factory=dict)
     """Records as they were saved, until their plans are begun."""
     version: int = 0
-    """How often it was saved."""
+    """How often it was saved; what an attempt saves is newer than whatever an earlier one, that was left behind, saves late."""
     tokens: set[str] = field(default_factory=set)
     """Of what was saved of it here, or had from there: what is known here is not older."""
     is_lost: bool = False
@@ -56,11 +59,12 @@ class Task:
         """Begin an attempt, with what was saved if it is news."""
         self.attempt, self.begun, self.counted = ref(_sign(pad)), Counter(), 0
         saved, is_whole = Saved.last(pad, configurable) or (None, False)
+        self.version = -(-max(self.version, saved.version if saved else 0) // SAVED) * SAVED
         if saved is None or saved.token in self.tokens:
             self._look_again(told(asked_last(pad, configurable.get(TASK)) or ()))
             return
         self.records, self.saved, self.asks, self.is_lost = {}, {}, None, not is_whole
-        self.version, self.asked, self.given = saved.version, saved.asked, saved.given
+        self.asked, self.given = saved.asked, saved.given
         self.tokens.add(saved.token)
         self.heard = [] if saved.asked is None else [saved.asked]
         if is_whole:
