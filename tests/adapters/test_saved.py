@@ -9,6 +9,7 @@ from adapter_kit import ANYWHERE, BOTH, Counter, ai, ask, call, forget_tasks, in
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
@@ -352,3 +353,64 @@ def test_a_checkpointer_that_refuses_keeps_nobody_from_being_asked(way, caplog):
         ask(way, graph, Command(resume="yes"), thread("t"))
     assert sorted(ran.runs) == ["a", "b", "put"], "this process knows"
     assert "could not be saved with the checkpoint" in caplog.text
+
+
+def to_the_end(way, graph, given):
+    """Answer whatever is asked, and give the end."""
+    state = ask(way, graph, given, thread("t"))
+    for _ in range(4):
+        asked = state.get("__interrupt__") if isinstance(state, dict) else None
+        if not asked:
+            return state
+        state = ask(way, graph, Command(resume={each.id: f"yes {each.value}" for each in asked}), thread("t"))
+    raise AssertionError("it asks for ever")
+
+
+@ANYWHERE
+@BOTH
+def test_nodes_that_ask_at_the_same_time_have_their_own_answers(way):
+    ran = Counter()
+    builder = StateGraph(MessagesState)
+    for name in "xy":
+        builder.add_node(name, two_that_ask(ran))
+        builder.add_edge(START, name)
+    graph = ibidem.wrap(builder.compile(checkpointer=InMemorySaver()), Guard(effects=GUARD))
+    to_the_end(way, graph, {"messages": [MESSAGE]})
+    assert sorted(ran.runs) == sorted(["a", "b", "put"] * 2), "each node makes its calls, and makes them once"
+
+
+@ANYWHERE
+@BOTH
+def test_a_graph_that_stops_before_and_after_its_node_goes_on_as_any(way):
+    ran = Counter()
+    graph = node_graph(
+        two_that_ask(ran), checkpointer=InMemorySaver(), interrupt_before=["tools"], interrupt_after=["tools"]
+    )
+    graph = ibidem.wrap(graph, Guard(effects=GUARD))
+    ask(way, graph, {"messages": [MESSAGE]}, thread("t"))
+    to_the_end(way, graph, None)
+    assert sorted(told(ask(way, graph, None, thread("t"))).values()) == ["a yes pay a?", "b yes pay b?", "put p"]
+    assert sorted(ran.runs) == ["a", "b", "put"]
+
+
+@ANYWHERE
+@BOTH
+def test_a_plan_in_a_function_that_is_a_graph(way):
+    ran, guard = Counter(), Guard(effects=GUARD)
+    put, pay = two_that_ask(ran).tools_by_name.values()
+
+    def build():
+        plan = Plan()
+        paid = plan.call(pay, key="a").after(plan.call(put, key="p"))
+        plan.call(pay, key="b").after(paid)
+        return plan
+
+    def flow(given):
+        return list(build().run(guard).values())
+
+    async def aflow(given):
+        return list((await build().arun(guard)).values())
+
+    graph = entrypoint(checkpointer=InMemorySaver())(flow if way == "sync" else aflow)
+    assert sorted(to_the_end(way, graph, 1)) == ["a yes pay a?", "b yes pay b?", "put p"]
+    assert sorted(ran.runs) == ["a", "b", "put"]
