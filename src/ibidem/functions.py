@@ -14,7 +14,7 @@ from ibidem.core.copies import NotCopied, are_atoms, private
 from ibidem.core.declarations import check_filled, decorated_effect
 from ibidem.core.effects import MARK, UNDECLARED, Effect
 from ibidem.core.hazards import Access
-from ibidem.core.identity import Identity
+from ibidem.core.identity import Identity, is_async
 from ibidem.core.runtime import ASYNCIO, BLOCKING, Runtime, run_blocking
 from ibidem.core.sought import Sought
 from ibidem.core.turns import Asked
@@ -111,7 +111,7 @@ def _wrapped(function: Callable[..., Any], bound: Bound, effect: Effect | None, 
     again = tool.policies.retried
     filled = tool.effect.idempotency_key
     check_filled(tool, arguments_of.names)
-    awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    awaits = is_async(function)
 
     def ask(args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime) -> Outcome | Call:
         """Give what is remembered, or the call to make."""

@@ -17,6 +17,7 @@ from ibidem.core.classify import fault_of
 from ibidem.core.effects import UNDECLARED
 from ibidem.core.faults import is_control_flow
 from ibidem.core.hazards import Access
+from ibidem.core.identity import is_async
 from ibidem.core.pool import POOL
 from ibidem.core.runtime import ASYNCIO, BLOCKING, run_blocking
 from ibidem.core.turns import Asked, Place, Turn
@@ -268,7 +269,7 @@ def _refuse_coroutines(target: Any) -> None:
     Raises:
         TypeError: It is one.
     """
-    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(type(target), "__call__", None)):  # noqa: B004
+    if is_async(target):
         raise TypeError(f"{_name(target)!r} is asynchronous: await guard.arun(...), or guard.agather(...) for several")
 
 

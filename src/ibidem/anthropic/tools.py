@@ -14,6 +14,7 @@ from ibidem.anthropic.twin import without
 from ibidem.bound import Bound
 from ibidem.core.call import Tool
 from ibidem.core.declarations import decorated_effect
+from ibidem.core.identity import is_async
 from ibidem.guard import Guard
 
 Key = str | tuple[str, str]
@@ -68,9 +69,8 @@ def collected(tools: Tools) -> dict[Key, Any]:
 
 
 def _listed(tools: Any) -> Iterable[Any]:
-    if (
-        isinstance(tools, str) or not isinstance(tools, Iterable) or hasattr(tools, "name")
-    ):  # a LangChain tool iterates too
+    is_one = hasattr(tools, "name")  # a LangChain tool iterates too
+    if is_one or isinstance(tools, str) or not isinstance(tools, Iterable):
         raise TypeError(f"tools= is a list of tools, or a dict of name to tool, not {tools!r}")
     return tools
 
@@ -111,8 +111,7 @@ def _made(tool: Any, key: Any = None) -> Any:
 
 
 def _make(function: Callable[..., Any], name: str | None) -> Any:
-    awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-    make: Any = sdk.beta_async_tool if awaits else sdk.beta_tool
+    make: Any = sdk.beta_async_tool if is_async(function) else sdk.beta_tool
     if not inspect.isroutine(function) and not isinstance(function, functools.partial):
         function = function.__call__  # type: ignore[operator]  # pydantic knows functions and methods only
     return make(function, name=name or getattr(function, "__name__", None))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ibidem.core.faults import Fault
+from ibidem.core.identity import is_async
 
 MAX_SIZE = 100
 """Calls that go into one batch unless `Batch(max_size=...)` says otherwise."""
@@ -74,7 +74,7 @@ class Batch:
     @functools.cached_property
     def awaits(self) -> bool:
         """Whether the function is asynchronous."""
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(type(self.function).__call__)
+        return is_async(self.function)
 
     def takes(self, arguments: Mapping[str, Any]) -> bool:
         """Whether a call can go into a batch: with `arg=`, whatever else it says would be lost."""

@@ -263,3 +263,9 @@ def _of_the_project(thing: Any) -> types.FunctionType | None:
             return None
         thing = inspect.getattr_static(thing, "__wrapped__", None)
     return None
+
+
+def is_async(function: Any) -> bool:
+    """Whether a function, or an object that is called as one, is asynchronous; not so where it cannot be called at all."""
+    called = getattr(type(function), "__call__", None)  # noqa: B004  # as it is written, not whether it is callable
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)

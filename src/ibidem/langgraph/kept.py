@@ -143,9 +143,8 @@ class Kept:
             return None
         configurable = running_config().get("configurable") or {}
         counter = getattr(configurable.get(PAD), "interrupt_counter", None)
-        if configurable.get("thread_id") is None or isinstance(
-            counter, Own
-        ):  # a call of another node's, or of a plan's
+        is_inside = isinstance(counter, Own)  # a call of another node's, or of a plan's
+        if configurable.get("thread_id") is None or is_inside:
             return None
         form = Written(getattr(configurable.get(CHECKPOINTER), "serde", None))
         attempt = Attempt.here(("calls", *((call["name"], call["id"]) for call in calls)), form)

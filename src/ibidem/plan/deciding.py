@@ -167,7 +167,7 @@ class Deciding:
                 if not self._is_harmless(index):
                     fault = fault.as_unknown()
                     if self._attempt is not None and index not in {flow[0] for flow in self._flows}:
-                        self._attempt.cut((self.prepared.steps[index].id, -1), fault)
+                        self._attempt.settle((self.prepared.steps[index].id, -1), Outcome(fault=fault), over=False)
                 self.ended[index] = self._end(index, "failed", Outcome(fault=fault))
 
     def result(self) -> Result:

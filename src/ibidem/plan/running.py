@@ -244,15 +244,13 @@ class Run(Deciding):
                     attempt.settle(unit, Outcome(fault=_begun()), over=False)
                 outcome = await callee(arguments, self._runtime)
             except AnotherAsks as problem:
-                outcome = Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
+                outcome = _refused(problem)
             except BaseException as flow:
                 if is_interrupt(flow) and not attempt.may_ask:  # of a graph below
-                    refusal = AnotherAsks(inside=True)
-                    return Outcome(fault=own_fault("unauthorized", f"Not run: {refusal}.", refusal))
+                    return _refused(AnotherAsks(inside=True))
                 if not (hidden and is_interrupt(flow)):
-                    if not harmless and isinstance(
-                        flow, Exception
-                    ):  # else it was cancelled, and may have been carried out
+                    # One that raised has ended; one that was cancelled may have been carried out.
+                    if not harmless and isinstance(flow, Exception):
                         attempt.unsettle(unit)
                     raise
                 outcome = None
@@ -299,6 +297,11 @@ class Run(Deciding):
         if skipped is None:
             return None  # it waited for what was skipped, and does without its result
         return self._end(index, "skipped", Outcome(), skipped.root or skipped.id, calls=0)
+
+
+def _refused(problem: AnotherAsks) -> Outcome:
+    """Make the outcome of a call that would ask a person where nobody can be asked."""
+    return Outcome(fault=own_fault("unauthorized", f"Not run: {problem}.", problem))
 
 
 def _begun() -> Fault:

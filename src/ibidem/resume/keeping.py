@@ -6,7 +6,6 @@ from typing import Any
 
 from ibidem.core.call import Outcome
 from ibidem.core.effects import Effect, Live, Pure, Read
-from ibidem.core.faults import Fault
 from ibidem.resume.records import Done, Record, Unit
 
 
@@ -72,8 +71,8 @@ class Keeping:
         """Keep what a call has given, whatever it does, in the place of what was kept before.
 
         Args:
-            unit: The call.
-            outcome: What it gave or, before it begins, what is to be said of it if it is cut off.
+            unit: The call, or all that is left of a mapped step.
+            outcome: What it gave or, before it begins or where it was given up while it ran, what is to be said of it if it is cut off.
             over: Whether it has ended.
         """
         if over:
@@ -83,7 +82,3 @@ class Keeping:
     def unsettle(self, unit: Unit) -> None:
         """Let a call run again that has not ended after all."""
         self._record.done.pop(unit, None)
-
-    def cut(self, unit: Unit, fault: Fault) -> None:
-        """Keep that a call, or all that is left of a mapped step, was given up while it ran: it is not run again."""
-        self._record.done[unit] = Done(None, Outcome(fault=fault))

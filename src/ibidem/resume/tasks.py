@@ -61,7 +61,7 @@ class Task:
         saved, is_whole = Saved.last(pad, configurable) or (None, False)
         self.version = -(-max(self.version, saved.version if saved else 0) // SAVED) * SAVED
         if saved is None or saved.token in self.tokens:
-            self._look_again(told(asked_last(pad, configurable.get(TASK)) or ()))
+            self._look_again(pad, configurable)
             return
         self.records, self.saved, self.asks, self.is_lost = {}, {}, None, not is_whole
         self.asked, self.given = saved.asked, saved.given
@@ -70,9 +70,12 @@ class Task:
         if is_whole:
             self.saved, self.asks = dict(saved.records), saved.asks
 
-    def _look_again(self, asked: list[Any]) -> None:
+    def _look_again(self, pad: Any, configurable: Mapping[str, Any]) -> None:
         """Look whether what is known here is all: another process may have gone on, and could not save how far."""
-        if asked and self.heard and self.asked is not None and all(same(each, asked) is False for each in self.heard):
+        if not self.heard or self.asked is None:
+            return
+        asked = told(asked_last(pad, configurable.get(TASK)) or ())
+        if asked and all(same(each, asked) is False for each in self.heard):
             self.is_lost = True
             self.cut()
 
